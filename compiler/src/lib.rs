@@ -1,1 +1,3 @@
-//! compiler
+//! The compiler as a library: what the command line `aic` is made of.
+
+pub mod import;
