@@ -1,3 +1,4 @@
 //! The compiler as a library: what the command line `aic` is made of.
 
+pub mod error;
 pub mod import;

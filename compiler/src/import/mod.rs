@@ -3,4 +3,8 @@
 //! This layer knows messages, bytes and files, not what an operator means. Invariant: a model that is loaded
 //! and saved again in either format is the same model, field by field.
 
+pub mod external;
+pub mod file;
+pub mod load;
+pub mod payload;
 pub mod proto;
