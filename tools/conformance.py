@@ -41,7 +41,8 @@ from onnx.backend.test.loader import load_model_tests
 
 PINS = pathlib.Path(__file__).with_name("conformance.txt")
 MODES = ("reference", "x86", "strict")
-STATUSES = ("pass", "refused", "wrong", "crash", "timeout")
+FAILURES = ("wrong", "crash", "timeout")
+STATUSES = ("pass", "refused", *FAILURES)
 KINDS = ("node", "simple", "pytorch-converted", "pytorch-operator", "real")
 LIGHT_DIR = pathlib.Path(onnx.backend.test.__file__).parent / "data" / "light"
 
@@ -250,9 +251,10 @@ def run_all(cases, options):
     with concurrent.futures.ThreadPoolExecutor(options.jobs) as pool:
         for name, result in zip(cases, pool.map(lambda case_dir: run_case(case_dir, options), cases.values())):
             outcomes[name] = result
-            for mode, outcome in result.items():
-                if outcome.status in ("wrong", "crash", "timeout") or (options.verbose and outcome.message):
-                    print(f"{name} ({mode}): {outcome.status}: {outcome.message}", flush=True)
+            for outcome in dict.fromkeys(result.values()):
+                if outcome.status in FAILURES or (options.verbose and outcome.message):
+                    modes = ", ".join(mode for mode in MODES if result[mode] == outcome)
+                    print(f"{name} ({modes}): {outcome.status}: {outcome.message}", flush=True)
     return outcomes
 
 
@@ -330,7 +332,7 @@ def main():
     n_new = statuses["pass"] - sum(len(modes) for modes in checked_pins.values()) + len(lost)
     if n_new > 0:
         print(f"\nat least {n_new} runs pass that aren't pinned; AIC_BLESS=1 pins them")
-    n_failed = len(lost) + statuses["wrong"] + statuses["crash"] + statuses["timeout"]
+    n_failed = len(lost) + sum(statuses[status] for status in FAILURES)
     print(f"\n{time.monotonic() - start:.0f} s\n{statuses['pass']} passed, {n_failed} failed")
     return 1 if n_failed else 0
 
