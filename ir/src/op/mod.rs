@@ -1,0 +1,184 @@
+//! Core operators: a closed enum, each operator in one place.
+//!
+//! An operator is a struct declared by [`op!`] (text keyword, operands, attributes) with an [`Operator`] impl beside
+//! it (types, reference meaning, compute definition, samples), and one line in [`ops!`] below. Nothing else in the
+//! compiler lists operators.
+
+mod attr;
+mod contract;
+mod elementwise;
+mod reduce;
+mod sample;
+mod shape;
+
+pub use attr::{Attr, AttrValue};
+pub use contract::*;
+pub use elementwise::*;
+pub use reduce::*;
+pub use sample::{Operand, Rng, Sample, Values};
+pub use shape::*;
+
+use crate::compute::Compute;
+use crate::dim::{Dim, Sym};
+use crate::error::Result;
+use crate::scalar::ScalarFn;
+use crate::tensor::Tensor;
+use crate::types::Type;
+use crate::{bail, ensure};
+
+/// What every operator provides.
+pub trait Operator: Sized {
+    /// The types of the results; an error says which operand is wrong, what was expected and what was found.
+    /// The number of operands has been checked.
+    fn infer(&self, x: &[&Type]) -> Result<Vec<Type>>;
+
+    /// The reference meaning: slow, obvious, and independent of [`Operator::compute`]. Operands have the types that
+    /// `infer` accepted, with every symbol in types and attributes replaced by a number.
+    fn eval(&self, x: &[Tensor]) -> Result<Vec<Tensor>>;
+
+    /// The compute definition, for operators that are expressions.
+    fn compute(&self, _x: &[Type], _y: &[Type]) -> Option<Compute> {
+        None
+    }
+
+    /// A random instance for the differential tests: every attribute and operand type should turn up.
+    fn sample(rng: &mut Rng) -> Sample;
+}
+
+/// Declares an operator's struct, text keyword, operands and attributes. `(xs..)` takes one operand or more.
+macro_rules! op {
+    ($(#[$doc:meta])* $name:ident = $kw:literal ($($input:ident),* $(; $rest:ident ..)?) { $($(#[$adoc:meta])* $attr:ident : $ty:ty),* $(,)? }) => {
+        $(#[$doc])*
+        #[derive(Clone, Debug, PartialEq)]
+        pub struct $name { $($(#[$adoc])* pub $attr: $ty),* }
+
+        impl $name {
+            /// The keyword in the text form.
+            pub const KEYWORD: &'static str = $kw;
+            /// Names of the operands.
+            pub const INPUTS: &'static [&'static str] = &[$(stringify!($input)),*];
+            /// The name of the operands that may follow in any number, if they may.
+            pub const REST: Option<&'static str> = $crate::op::op!(@rest $($rest)?);
+
+            #[allow(unused_mut, unused_variables, clippy::vec_init_then_push)]
+            pub(crate) fn attrs(&self) -> Vec<(&'static str, $crate::op::AttrValue)> {
+                vec![$((stringify!($attr), $crate::op::Attr::to_value(&self.$attr))),*]
+            }
+
+            #[allow(unused_variables)]
+            pub(crate) fn from_attrs(attrs: &[(String, $crate::op::AttrValue)]) -> $crate::error::Result<Self> {
+                $crate::op::attr::check_names($kw, attrs, &[$(stringify!($attr)),*])?;
+                Ok(Self { $($attr: $crate::op::attr::get($kw, attrs, stringify!($attr))?),* })
+            }
+
+            #[allow(unused_variables)]
+            pub(crate) fn subst(&self, f: &dyn Fn(&$crate::dim::Sym) -> Option<$crate::dim::Dim>) -> Self {
+                Self { $($attr: $crate::op::Attr::subst(&self.$attr, f)),* }
+            }
+        }
+    };
+    (@rest) => { None };
+    (@rest $rest:ident) => { Some(stringify!($rest)) };
+}
+pub(crate) use op;
+
+macro_rules! ops {
+    ($($name:ident),* $(,)?) => {
+        /// An operator with its attributes.
+        #[derive(Clone, Debug, PartialEq)]
+        pub enum Op {
+            $(#[doc = concat!("See [`", stringify!($name), "`].")] $name($name)),*
+        }
+
+        impl Op {
+            /// Text keywords of all operators but the elementwise functions, which have their own.
+            pub const KEYWORDS: &[&str] = &[$($name::KEYWORD),*];
+
+            /// Attributes in order of declaration.
+            pub fn attrs(&self) -> Vec<(&'static str, AttrValue)> { match self { $(Op::$name(o) => o.attrs()),* } }
+
+            /// Names of the operands, and of those that may follow in any number.
+            pub fn operands(&self) -> (&'static [&'static str], Option<&'static str>) {
+                match self { $(Op::$name(_) => ($name::INPUTS, $name::REST)),* }
+            }
+
+            /// A copy with symbols replaced in its attributes.
+            #[must_use]
+            pub fn subst(&self, f: &dyn Fn(&Sym) -> Option<Dim>) -> Op { match self { $(Op::$name(o) => Op::$name(o.subst(f))),* } }
+
+            /// The compute definition, for operators that are expressions; `x` and `y` are the types of operands and results.
+            pub fn compute(&self, x: &[Type], y: &[Type]) -> Option<Compute> { match self { $(Op::$name(o) => o.compute(x, y)),* } }
+
+            /// Random instances, one sampler per operator.
+            pub const SAMPLERS: &[(&str, fn(&mut Rng) -> Sample)] = &[$(($name::KEYWORD, $name::sample)),*];
+
+            fn keyword_of_struct(&self) -> &'static str { match self { $(Op::$name(_) => $name::KEYWORD),* } }
+
+            fn infer_checked(&self, x: &[&Type]) -> Result<Vec<Type>> { match self { $(Op::$name(o) => o.infer(x)),* } }
+
+            fn eval_unchecked(&self, x: &[Tensor]) -> Result<Vec<Tensor>> { match self { $(Op::$name(o) => o.eval(x)),* } }
+
+            fn from_struct_keyword(keyword: &str, attrs: &[(String, AttrValue)]) -> Option<Result<Op>> {
+                $(if keyword == $name::KEYWORD { return Some($name::from_attrs(attrs).map(Op::$name)) })*
+                None
+            }
+        }
+
+        $(impl From<$name> for Op { fn from(o: $name) -> Op { Op::$name(o) } })*
+    };
+}
+
+ops! {
+    Const, Elementwise, Cast, Reshape, Transpose, Expand, Matmul, Reduce,
+}
+
+impl Op {
+    /// The keyword in the text form; for an elementwise operator the name of its function.
+    pub fn keyword(&self) -> &'static str {
+        match self {
+            Op::Elementwise(e) => e.f.keyword(),
+            _ => self.keyword_of_struct(),
+        }
+    }
+
+    /// The operator with the given keyword and attributes.
+    pub fn parse(keyword: &str, attrs: &[(String, AttrValue)]) -> Result<Op> {
+        if let Some(f) = ScalarFn::from_keyword(keyword) {
+            attr::check_names(keyword, attrs, &[])?;
+            return Ok(Op::Elementwise(Elementwise { f }));
+        }
+        match Op::from_struct_keyword(keyword, attrs) {
+            Some(op) => op,
+            None => bail!("unknown operator {keyword}"),
+        }
+    }
+
+    /// The types of the results.
+    pub fn infer(&self, x: &[&Type]) -> Result<Vec<Type>> {
+        self.check_arity(x.len())?;
+        self.infer_checked(x)
+    }
+
+    /// The reference meaning on concrete operands, which are checked first.
+    pub fn eval(&self, x: &[Tensor]) -> Result<Vec<Tensor>> {
+        let types: Vec<Type> = x.iter().map(|t| Type::of(t.dtype(), t.shape())).collect();
+        self.infer(&types.iter().collect::<Vec<_>>())?;
+        self.eval_unchecked(x)
+    }
+
+    fn check_arity(&self, n: usize) -> Result<()> {
+        if let Op::Elementwise(e) = self {
+            ensure!(n == e.f.arity(), "expected {} operands, found {n}", e.f.arity());
+            return Ok(());
+        }
+        let (fixed, rest) = self.operands();
+        let fits = if rest.is_some() { n >= fixed.len() } else { n == fixed.len() };
+        ensure!(
+            fits,
+            "expected {}{} operands, found {n}",
+            if rest.is_some() { "at least " } else { "" },
+            fixed.len()
+        );
+        Ok(())
+    }
+}
