@@ -3,6 +3,7 @@
 //! This is what a program that uses a compiled model has to contain, and all of it. Invariant: a `Model` holds an open
 //! session for as long as it lives, and the library outlives the session.
 
+use std::error::Error as _;
 use std::ffi::{CStr, c_char, c_void};
 use std::path::Path;
 use std::ptr;
@@ -52,7 +53,10 @@ impl Model {
     /// # Errors
     /// The file is no such library, or the session can't be opened on this machine.
     pub fn open(path: &Path, n_threads: u32) -> Result<Self> {
-        let explain = |error: libloading::Error| format!("can't load {}: {error}", path.display());
+        let explain = |error: libloading::Error| {
+            let reason = error.source().map_or_else(|| error.to_string(), ToString::to_string);
+            format!("can't load {}: {reason}", path.display())
+        };
         // SAFETY: the library was made by `aic compile`, has no initialisers with requirements of their own, and its
         // functions have the types of the header that lies beside it. The pointers live as long as `_library`.
         let (library, open, run, error, close) = unsafe {
