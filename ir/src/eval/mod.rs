@@ -1,5 +1,7 @@
 //! The interpreters: slow, obvious, and the meaning of everything else.
 
+mod compute;
 mod graph;
 
+pub use compute::compute;
 pub use graph::{bind_symbols, graph, node};
