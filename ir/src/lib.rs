@@ -14,5 +14,7 @@ pub mod graph;
 pub mod kernel;
 pub mod op;
 pub mod program;
+pub mod schedule;
+pub mod target;
 
 pub mod eval;
