@@ -210,10 +210,10 @@ impl std::fmt::Debug for Tensor {
 }
 
 /// Reserves memory or fails with an error, never with an abort.
-fn reserve(data: &mut Vec<u8>, bytes: usize) -> Result<()> {
-    match data.try_reserve_exact(bytes) {
+pub(crate) fn reserve<T>(data: &mut Vec<T>, n: usize) -> Result<()> {
+    match data.try_reserve_exact(n) {
         Ok(()) => Ok(()),
-        Err(_) => bail!("cannot allocate {bytes} bytes for a tensor"),
+        Err(_) => bail!("cannot allocate {n} elements of {} bytes for a tensor", size_of::<T>()),
     }
 }
 

@@ -205,7 +205,6 @@ macro_rules! word_attr {
         }
     };
 }
-#[allow(unused_imports, unused_macros)]
 pub(crate) use word_attr;
 
 impl Attr for crate::compute::ReduceOp {

@@ -6,7 +6,7 @@ use crate::dim::{Dim, Sym};
 use crate::dtype::DType;
 use crate::error::Result;
 use crate::scalar::{Scalar, ScalarFn, Signature};
-use crate::tensor::{Tensor, numel};
+use crate::tensor::{Tensor, numel, reserve};
 use crate::types::{Type, broadcast};
 use crate::{bail, ensure};
 
@@ -147,7 +147,8 @@ pub(crate) fn broadcast_positions(from: &[usize], to: &[usize]) -> Result<Vec<us
 /// Row-major enumeration of a shape: the dot product of the index with `strides`.
 pub(crate) fn positions(shape: &[usize], strides: &[usize]) -> Result<Vec<usize>> {
     let n = numel(shape)?;
-    let mut out = Vec::with_capacity(n);
+    let mut out = Vec::new();
+    reserve(&mut out, n)?;
     let mut index = vec![0; shape.len()];
     let mut at = 0;
     for _ in 0..n {
@@ -202,5 +203,49 @@ impl Operator for Cast {
             op: Cast { to }.into(),
             operands: vec![Operand { dtype: from, shape: rng.shape(rank), values }],
         }
+    }
+}
+
+op! {
+    /// The same bytes as another element type of equal size. As `bool`, every byte but 0 is true.
+    Bitcast = "bitcast"(x) {
+        /// The type.
+        to: DType,
+    }
+}
+
+impl Operator for Bitcast {
+    fn infer(&self, x: &[&Type]) -> Result<Vec<Type>> {
+        ensure!(
+            self.to != DType::String && self.to.size() == x[0].dtype.size(),
+            "the elements of {} and {} differ in size",
+            x[0],
+            self.to
+        );
+        Ok(vec![x[0].with_dtype(self.to)])
+    }
+
+    fn eval(&self, x: &[Tensor]) -> Result<Vec<Tensor>> {
+        let x = &x[0];
+        let bytes = match self.to {
+            DType::Bool => x.bytes().iter().map(|&b| u8::from(b != 0)).collect::<Vec<u8>>().into(),
+            _ => x.bytes().clone(),
+        };
+        Ok(vec![Tensor::new(self.to, x.shape().to_vec(), bytes)?])
+    }
+
+    /// Among integers and `bool` it is a conversion; between floats and others it has no expression.
+    fn compute(&self, x: &[Type], y: &[Type]) -> Option<Compute> {
+        let from = x[0].dtype;
+        let converts = from == self.to || !(from.is_float() || self.to.is_float());
+        converts.then(|| Compute::map(x, &y[0], |i| Expr::input(0, i.to_vec()).cast(from, self.to)))
+    }
+
+    fn sample(rng: &mut Rng) -> Sample {
+        let from = rng.pick(&DType::ALL[..13]);
+        let same: Vec<DType> = DType::ALL.iter().copied().filter(|t| t.size() == from.size()).collect();
+        let op = Bitcast { to: rng.pick(&same) }.into();
+        let rank = rng.below(3);
+        Sample { op, operands: vec![Operand::any(from, rng.shape(rank))] }
     }
 }

@@ -7,19 +7,32 @@
 mod attr;
 mod contract;
 mod elementwise;
+mod gather;
+mod index;
+mod nms;
 mod reduce;
 mod sample;
+mod scatter;
+mod search;
 mod shape;
+mod slice;
 
 pub use attr::{Attr, AttrValue};
 pub use contract::*;
 pub use elementwise::*;
+pub use gather::*;
+pub use index::*;
+pub use nms::*;
 pub use reduce::*;
 pub use sample::{Operand, Rng, Sample, Values};
+pub use scatter::*;
+pub use search::*;
 pub use shape::*;
+pub use slice::*;
 
 use crate::compute::Compute;
 use crate::dim::{Dim, Sym};
+use crate::dtype::DType;
 use crate::error::Result;
 use crate::scalar::ScalarFn;
 use crate::tensor::Tensor;
@@ -129,7 +142,9 @@ macro_rules! ops {
 }
 
 ops! {
-    Const, Elementwise, Cast, Reshape, Transpose, Expand, Matmul, Reduce,
+    Const, Elementwise, Cast, Bitcast, Reshape, Transpose, Expand, Matmul, Reduce,
+    Slice, Concat, Pad, Gather, GatherElements, GatherNd, ScatterElements, ScatterNd, Iota, DimValue,
+    TopK, NonZero, Unique, Nms,
 }
 
 impl Op {
@@ -156,6 +171,9 @@ impl Op {
     /// The types of the results.
     pub fn infer(&self, x: &[&Type]) -> Result<Vec<Type>> {
         self.check_arity(x.len())?;
+        for t in x {
+            ensure!(t.dtype != DType::String, "strings are not supported, found {t}");
+        }
         self.infer_checked(x)
     }
 

@@ -150,7 +150,7 @@ fn is_nan(s: Scalar) -> bool {
 }
 
 /// Numeric order with NaN above everything and equal to itself, zeros equal.
-fn compare(a: Scalar, b: Scalar) -> std::cmp::Ordering {
+pub(crate) fn compare(a: Scalar, b: Scalar) -> std::cmp::Ordering {
     match (a, b) {
         (Scalar::F(a), Scalar::F(b)) => a.partial_cmp(&b).unwrap_or_else(|| a.is_nan().cmp(&b.is_nan())),
         (Scalar::U(a), Scalar::U(b)) => a.cmp(&b),

@@ -7,7 +7,7 @@ use crate::dim::Dim;
 use crate::dtype::DType;
 use crate::ensure;
 use crate::error::Result;
-use crate::tensor::Tensor;
+use crate::tensor::{Tensor, numel, reserve};
 use crate::types::{Type, broadcast};
 
 /// Row-major strides of a shape, in elements.
@@ -22,10 +22,53 @@ pub(crate) fn strides(shape: &[usize]) -> Vec<usize> {
 /// A tensor of the given shape whose elements are those of `x` at the given positions.
 pub(crate) fn take(x: &Tensor, shape: Vec<usize>, at: &[usize]) -> Result<Tensor> {
     let n = x.dtype().size();
-    let mut data = Vec::with_capacity(at.len() * n);
+    let mut data = Vec::new();
+    reserve(&mut data, at.len().saturating_mul(n))?;
     for &p in at {
-        data.extend_from_slice(&x.bytes()[p * n..(p + 1) * n]);
+        data.extend_from_slice(element(x, p));
     }
+    Tensor::new(x.dtype(), shape, data.into())
+}
+
+/// The bytes of the element at a row-major position.
+pub(crate) fn element(x: &Tensor, p: usize) -> &[u8] {
+    let n = x.dtype().size();
+    &x.bytes()[p * n..(p + 1) * n]
+}
+
+/// Calls `f` with every index of a shape, in row-major order.
+pub(crate) fn each_index(shape: &[usize], mut f: impl FnMut(&[usize]) -> Result<()>) -> Result<()> {
+    let mut index = vec![0; shape.len()];
+    for _ in 0..numel(shape)? {
+        f(&index)?;
+        for k in (0..shape.len()).rev() {
+            index[k] += 1;
+            if index[k] < shape[k] {
+                break;
+            }
+            index[k] = 0;
+        }
+    }
+    Ok(())
+}
+
+/// The row-major position of an index.
+pub(crate) fn position(index: &[usize], shape: &[usize]) -> usize {
+    index.iter().zip(shape).fold(0, |at, (i, d)| at * d + i)
+}
+
+/// A tensor of the given shape whose element at each index is that of `x` at the position that `f` gives.
+pub(crate) fn take_by(
+    x: &Tensor,
+    shape: Vec<usize>,
+    mut f: impl FnMut(&[usize]) -> Result<usize>,
+) -> Result<Tensor> {
+    let mut data = Vec::new();
+    reserve(&mut data, numel(&shape)?.saturating_mul(x.dtype().size()))?;
+    each_index(&shape, |i| {
+        data.extend_from_slice(element(x, f(i)?));
+        Ok(())
+    })?;
     Tensor::new(x.dtype(), shape, data.into())
 }
 

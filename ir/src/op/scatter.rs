@@ -1,0 +1,183 @@
+//! Scattering: a copy of a tensor in which elements at indices that are data are replaced or combined.
+//!
+//! Updates are applied in row-major order, one after the other, so that the last one wins where indices repeat. That
+//! order is why scattering is no element expression.
+
+use super::attr::word_attr;
+use super::gather::{check_elements, check_indices, elements_operands, vector_len, vector_operand, wrapped};
+use super::shape::{each_index, element, position};
+use super::{Operand, Operator, Rng, Sample, op};
+use crate::dtype::DType;
+use crate::ensure;
+use crate::error::Result;
+use crate::scalar::{Scalar, ScalarFn};
+use crate::tensor::{Tensor, read_scalar, write_scalar};
+use crate::types::Type;
+
+word_attr! {
+    /// How an update meets the element that is there.
+    ScatterReduction {
+        /// It replaces it.
+        None = "none",
+        /// The sum, rounded after every update.
+        Add = "add",
+        /// The product, rounded after every update.
+        Mul = "mul",
+        /// The larger; NaN if either is.
+        Max = "max",
+        /// The smaller; NaN if either is.
+        Min = "min",
+    }
+}
+
+impl ScatterReduction {
+    /// The function that combines the element with the update, unless the update replaces it.
+    pub fn combine(self) -> Option<ScalarFn> {
+        match self {
+            ScatterReduction::None => None,
+            ScatterReduction::Add => Some(ScalarFn::Add),
+            ScatterReduction::Mul => Some(ScalarFn::Mul),
+            ScatterReduction::Max => Some(ScalarFn::Max),
+            ScatterReduction::Min => Some(ScalarFn::Min),
+        }
+    }
+
+    fn check(self, x: &Type, updates: &Type) -> Result<()> {
+        ensure!(x.dtype == updates.dtype, "updates must have the operand's type, found {x} and {updates}");
+        ensure!(
+            self == ScatterReduction::None || x.dtype.is_num(),
+            "a scatter that combines takes numbers, found {x}"
+        );
+        Ok(())
+    }
+
+    /// Applies the update at position `from` to the element of `data` at position `to`.
+    fn apply(self, data: &mut [u8], to: usize, updates: &Tensor, from: usize) {
+        let n = updates.dtype().size();
+        let there = &mut data[to * n..(to + 1) * n];
+        match self.combine() {
+            None => there.copy_from_slice(element(updates, from)),
+            Some(f) => {
+                let dtype = updates.dtype();
+                let pair: [Scalar; 2] = [read_scalar(dtype, there), updates.get(from)];
+                let mut out = Vec::with_capacity(n);
+                write_scalar(dtype, f.eval(dtype, &pair), &mut out);
+                there.copy_from_slice(&out);
+            }
+        }
+    }
+
+    fn sample(rng: &mut Rng) -> (ScatterReduction, DType) {
+        let reduction = rng.pick(ScatterReduction::ALL);
+        let n = if reduction == ScatterReduction::None { 13 } else { 12 };
+        (reduction, rng.pick(&DType::ALL[..n]))
+    }
+}
+
+op! {
+    /// `x` with `y[a, indices[a, i, b], b] = updates[a, i, b]`. All operands have the same rank, updates the extents
+    /// of the indices, which along the other axes don't exceed the operand's.
+    ScatterElements = "scatter_elements"(x, indices, updates) {
+        /// The axis indexed.
+        axis: usize,
+        /// How an update meets the element that is there.
+        reduction: ScatterReduction,
+    }
+}
+
+impl Operator for ScatterElements {
+    fn infer(&self, x: &[&Type]) -> Result<Vec<Type>> {
+        let (x, indices, updates) = (x[0], x[1], x[2]);
+        check_elements(x, indices, self.axis)?;
+        self.reduction.check(x, updates)?;
+        ensure!(
+            indices.dims == updates.dims,
+            "updates must have the extents of the indices, found {updates} and {indices}"
+        );
+        Ok(vec![x.clone()])
+    }
+
+    fn eval(&self, x: &[Tensor]) -> Result<Vec<Tensor>> {
+        let (x, indices, updates) = (&x[0], &x[1], &x[2]);
+        let mut data = x.bytes().to_vec();
+        let mut p = 0;
+        each_index(indices.shape(), |i| {
+            let mut to = i.to_vec();
+            to[self.axis] = wrapped(indices.get(p).as_i64(), x.shape()[self.axis])?;
+            self.reduction.apply(&mut data, position(&to, x.shape()), updates, p);
+            p += 1;
+            Ok(())
+        })?;
+        Ok(vec![Tensor::new(x.dtype(), x.shape().to_vec(), data.into())?])
+    }
+
+    fn sample(rng: &mut Rng) -> Sample {
+        let (x, indices, axis) = elements_operands(rng);
+        let (reduction, dtype) = ScatterReduction::sample(rng);
+        let updates = Operand::any(dtype, indices.shape.clone());
+        Sample {
+            op: ScatterElements { axis, reduction }.into(),
+            operands: vec![Operand::any(dtype, x), indices, updates],
+        }
+    }
+}
+
+op! {
+    /// `x` with `y[indices[i, :], b] = updates[i, b]`. The last extent of the indices, a known number, says how many
+    /// axes a vector indexes.
+    ScatterNd = "scatter_nd"(x, indices, updates) {
+        /// How an update meets the element that is there.
+        reduction: ScatterReduction,
+    }
+}
+
+impl Operator for ScatterNd {
+    fn infer(&self, x: &[&Type]) -> Result<Vec<Type>> {
+        let (x, indices, updates) = (x[0], x[1], x[2]);
+        check_indices(indices)?;
+        self.reduction.check(x, updates)?;
+        let q = vector_len(indices)?;
+        ensure!(q <= x.rank(), "index vectors of {q} are too long for {x}");
+        let dims = [&indices.dims[..indices.rank() - 1], &x.dims[q..]].concat();
+        ensure!(updates.dims == dims, "expected updates {}, found {updates}", Type::new(x.dtype, dims));
+        Ok(vec![x.clone()])
+    }
+
+    fn eval(&self, x: &[Tensor]) -> Result<Vec<Tensor>> {
+        let (x, indices, updates) = (&x[0], &x[1], &x[2]);
+        let r = indices.rank() - 1;
+        let q = indices.shape()[r];
+        let run: usize = x.shape()[q..].iter().product();
+        let mut data = x.bytes().to_vec();
+        let mut vector = 0;
+        each_index(&indices.shape()[..r], |_| {
+            let mut to = 0;
+            for (k, &d) in x.shape()[..q].iter().enumerate() {
+                to = to * d + wrapped(indices.get(vector * q + k).as_i64(), d)?;
+            }
+            for e in 0..run {
+                self.reduction.apply(&mut data, to * run + e, updates, vector * run + e);
+            }
+            vector += 1;
+            Ok(())
+        })?;
+        Ok(vec![Tensor::new(x.dtype(), x.shape().to_vec(), data.into())?])
+    }
+
+    fn sample(rng: &mut Rng) -> Sample {
+        let rank = 1 + rng.below(3);
+        let q = rng.below(rank + 1);
+        let mut x = rng.shape(rank);
+        for d in &mut x[..q] {
+            *d = (*d).max(1);
+        }
+        let outer: Vec<usize> = (0..rng.below(3)).map(|_| rng.below(6)).collect();
+        let (reduction, dtype) = ScatterReduction::sample(rng);
+        let updates = [&outer[..], &x[q..]].concat();
+        let indices = vector_operand(rng, outer, &x[..q]);
+        Sample {
+            op: ScatterNd { reduction }.into(),
+            operands: vec![Operand::any(dtype, x), indices, Operand::any(dtype, updates)],
+        }
+    }
+}
