@@ -1,4 +1,3 @@
 //! The compiler as a library: what the command line `aic` is made of.
 
-pub mod error;
 pub mod import;

@@ -13,8 +13,8 @@ use bytes::Bytes;
 
 use super::file;
 use super::proto::StringStringEntryProto;
-use crate::error::{Error, Result};
-use crate::{bail, ensure};
+use aic_ir::error::{Error, Result};
+use aic_ir::{bail, ensure};
 
 /// The files that hold the data of a model's tensors.
 #[derive(Debug)]

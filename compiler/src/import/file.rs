@@ -11,8 +11,8 @@ use std::path::{Path, PathBuf};
 use bytes::buf::UninitSlice;
 use bytes::{Buf, BufMut, Bytes};
 
-use crate::ensure;
-use crate::error::{Error, Result};
+use aic_ir::ensure;
+use aic_ir::error::{Error, Result};
 
 /// The contents of a file, mapped.
 ///

@@ -6,15 +6,16 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use bytes::Bytes;
+use bytes::{BufMut, Bytes};
 use prost::Message;
 
 use super::external::{ExternalFiles, ExternalRange};
 use super::file;
+use super::json;
 use super::payload;
 use super::proto::{AttributeProto, DATA_EXTERNAL, GraphProto, ModelProto, SparseTensorProto, TensorProto};
-use crate::ensure;
-use crate::error::{Error, Result};
+use aic_ir::ensure;
+use aic_ir::error::{Error, Result};
 
 /// A model and the files that its tensors may lie in.
 #[derive(Debug)]
@@ -43,25 +44,34 @@ impl Model {
     }
 }
 
-/// Loads a model, an ONNX file.
+/// Loads a model from an ONNX file or a graph JSON, whichever its first byte says it is.
 ///
 /// # Errors
 /// The file can't be read, or is not a complete model; the message names it.
 pub fn load_model(path: &Path) -> Result<Model> {
     let bytes = file::map(path)?;
-    let named = |error: Error| error.context(path.display());
     ensure!(!bytes.is_empty(), "{}: the file is empty", path.display());
-    let proto = decode_model(bytes).map_err(named)?;
+    let proto = if is_json(path, &bytes) { json::parse(&bytes) } else { decode_model(bytes) };
+    let proto = proto.and_then(complete).map_err(|error| error.context(path.display()))?;
     Ok(Model::new(proto, path))
 }
 
-/// Saves a model as an ONNX file, together with its external data where that is another folder than it was in.
+/// Saves a model as graph JSON if the name ends in `.json`, as ONNX if it ends in `.onnx`, together with its
+/// external data if the folder is another than it was loaded from.
 ///
 /// # Errors
-/// A file can't be written, or would replace other external data.
+/// The name ends otherwise, a file can't be written, or one would replace other external data.
 pub fn save_model(path: &Path, model: &Model) -> Result<()> {
+    let as_json = match extension(path).as_str() {
+        "json" => true,
+        "onnx" => false,
+        _ => {
+            let error = Error::new(format!("{}: the name does not say the format", path.display()));
+            return Err(error.help("end it in .onnx or .json"));
+        }
+    };
     copy_external(path, model)?;
-    write_message(path, &model.proto)
+    if as_json { write_json(path, &model.proto) } else { write_message(path, &model.proto) }
 }
 
 /// Reads a message from a file, such as a [`TensorProto`] from `input_0.pb`.
@@ -82,13 +92,34 @@ pub fn write_message(path: &Path, message: &impl Message) -> Result<()> {
     result.map_err(|error| Error::new(format!("{}: {error}", path.display())))
 }
 
+fn write_json(path: &Path, model: &ModelProto) -> Result<()> {
+    let mut result = Ok(());
+    file::write(path, |file| result = json::print(model, &mut file.writer()))?;
+    result.map_err(|error| error.context(path.display()))
+}
+
+/// Whether a file is JSON: no ONNX model starts with a brace, since that would be a group, which ONNX doesn't have.
+fn is_json(path: &Path, bytes: &[u8]) -> bool {
+    let text = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes);
+    extension(path) == "json" || text.trim_ascii_start().starts_with(b"{")
+}
+
+fn extension(path: &Path) -> String {
+    path.extension().unwrap_or_default().to_string_lossy().to_lowercase()
+}
+
 fn decode_model(bytes: Bytes) -> Result<ModelProto> {
     let start = bytes.slice(..bytes.len().min(64));
-    let model = ModelProto::decode(bytes).map_err(|error| {
+    ModelProto::decode(bytes).map_err(|error| {
         Error::new(format!("not a readable ONNX model: {error}")).help(what_it_may_be(&start))
-    })?;
+    })
+}
+
+/// Refuses a model that lacks what every model has, as a file cut off between two fields does.
+fn complete(model: ModelProto) -> Result<ModelProto> {
     let incomplete = |part| {
-        Err(Error::new(format!("not a complete ONNX model: it has no {part}")).help(what_it_may_be(&start)))
+        let error = Error::new(format!("not a complete ONNX model: it has no {part}"));
+        Err(error.help("the file may be truncated, or not be a model at all"))
     };
     if model.graph.is_none() && model.functions.is_empty() && model.training_info.is_empty() {
         return incomplete("graph");
@@ -142,7 +173,7 @@ fn copy_beside(path: &Path, location: &str, files: &ExternalFiles) -> Result<()>
         fs::create_dir_all(folder).map_err(failed)?;
     }
     let data = file::map(&source)?;
-    file::write(&target, |file| bytes::BufMut::put(file, data))
+    file::write(&target, |file| file.put(data))
 }
 
 /// Visits every tensor of a model: initializers and attributes, in subgraphs and functions too.
@@ -274,6 +305,24 @@ mod tests {
         assert!(save_model(&path, &model).unwrap_err().message.contains("exists already"));
         fs::remove_file(from.path().join("sub/w.bin")).unwrap();
         assert!(save_model(&path, &model).unwrap_err().message.contains("cannot be read"));
+    }
+
+    #[test]
+    fn json_is_the_same_model() {
+        let folder = tempfile::tempdir().unwrap();
+        let onnx = Model::new(small_model(), folder.path().join("m.onnx"));
+        let path = folder.path().join("m.json");
+        save_model(&path, &onnx).unwrap();
+        assert_eq!(load_model(&path).unwrap().proto, onnx.proto);
+        let renamed = folder.path().join("m.txt");
+        fs::rename(&path, &renamed).unwrap();
+        assert_eq!(load_model(&renamed).unwrap().proto, onnx.proto);
+        let text = fs::read(&renamed).unwrap();
+        for len in 0..text.trim_ascii_end().len() {
+            fs::write(&path, &text[..len]).unwrap();
+            assert!(load_model(&path).unwrap_err().message.contains("m.json: "));
+        }
+        assert!(save_model(&renamed, &onnx).unwrap_err().help.unwrap().contains(".onnx or .json"));
     }
 
     #[test]

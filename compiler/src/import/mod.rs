@@ -5,6 +5,7 @@
 
 pub mod external;
 pub mod file;
+pub mod json;
 pub mod load;
 pub mod payload;
 pub mod proto;

@@ -8,8 +8,8 @@ use bytes::Bytes;
 
 use super::external::{ExternalFiles, ExternalRange};
 use super::proto::{DATA_DEFAULT, DATA_EXTERNAL, DataType, TensorProto};
-use crate::error::{Error, Result};
-use crate::{bail, ensure};
+use aic_ir::error::{Error, Result};
+use aic_ir::{bail, ensure};
 
 /// The elements of a tensor as packed little-endian bytes; for booleans, each 0 or 1.
 ///
