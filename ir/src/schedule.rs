@@ -73,7 +73,9 @@ impl FromStr for Schedule {
         };
         let mut s = Schedule { class: *class, lanes: 1, mr: 1, nr: 1, kc: 0 };
         for word in words {
-            let Some((key, value)) = word.split_once('=') else { bail!("expected key=value, found {word:?}") };
+            let Some((key, value)) = word.split_once('=') else {
+                bail!("expected key=value, found {word:?}")
+            };
             let Ok(value) = value.parse() else { bail!("{key}: expected a number, found {value:?}") };
             match key {
                 "lanes" => s.lanes = value,

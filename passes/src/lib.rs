@@ -1,1 +1,9 @@
-//! passes
+//! The passes of `aic`: from a tensor graph to a program of kernels.
+
+pub mod pipeline;
+
+pub mod graph;
+
+pub mod lower;
+pub mod memory;
+pub mod schedule;

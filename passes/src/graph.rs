@@ -1,0 +1,127 @@
+//! The graph passes of the first pipeline: canonical forms, constant folding, dead code.
+
+use aic_ir::dim::Dim;
+use aic_ir::error::Result;
+use aic_ir::eval;
+use aic_ir::graph::{Def, Graph, Node, ValueId};
+use aic_ir::op::{Op, Reshape, Transpose};
+use aic_ir::tensor::Tensor;
+use std::collections::HashMap;
+
+/// The largest folded constant, in bytes, unless it is no larger than its operands.
+const FOLD_LIMIT: usize = 64 << 20;
+
+/// Removes nodes that do nothing and merges chains of the same movement.
+pub fn canonicalize(g: &Graph) -> Result<Graph> {
+    g.rebuild(|out, _, n, x| {
+        let same_type = x.len() == 1 && n.outputs.len() == 1 && *out.ty(x[0]) == *g.ty(n.outputs[0]);
+        match &n.op {
+            Op::Cast(_) | Op::Reshape(_) | Op::Expand(_) if same_type => Ok(vec![x[0]]),
+            Op::Transpose(t) if t.perm.iter().copied().eq(0..t.perm.len()) => Ok(vec![x[0]]),
+            Op::Reshape(r) => match producer(out, x[0]) {
+                Some(Node { op: Op::Reshape(_), inputs, .. }) => {
+                    let from = inputs[0];
+                    readd(out, g, n, r.clone().into(), from)
+                }
+                _ => copy(out, g, n, x),
+            },
+            Op::Transpose(t) => match producer(out, x[0]) {
+                Some(Node { op: Op::Transpose(first), inputs, .. }) => {
+                    let perm: Vec<usize> = t.perm.iter().map(|&k| first.perm[k]).collect();
+                    let from = inputs[0];
+                    match perm.iter().copied().eq(0..perm.len()) {
+                        true => Ok(vec![from]),
+                        false => readd(out, g, n, Transpose { perm }.into(), from),
+                    }
+                }
+                _ if moves_no_element(t, &g.ty(n.inputs[0]).dims) => {
+                    let shape = g.ty(n.outputs[0]).dims.clone();
+                    readd(out, g, n, Reshape { shape }.into(), x[0])
+                }
+                _ => copy(out, g, n, x),
+            },
+            _ => copy(out, g, n, x),
+        }
+    })
+}
+
+/// Whether a transposition leaves the axes longer than 1 in their order.
+fn moves_no_element(t: &Transpose, dims: &[Dim]) -> bool {
+    let moved: Vec<usize> = t.perm.iter().copied().filter(|&k| !dims[k].is(1)).collect();
+    moved.windows(2).all(|w| w[0] < w[1])
+}
+
+fn producer(g: &Graph, v: ValueId) -> Option<&Node> {
+    match g.value(v).def {
+        Def::Node(n, _) => Some(g.node(n)),
+        Def::Input(_) => None,
+    }
+}
+
+fn copy(out: &mut Graph, g: &Graph, n: &Node, x: &[ValueId]) -> Result<Vec<ValueId>> {
+    let types = n.outputs.iter().map(|v| g.ty(*v).clone()).collect();
+    Ok(out.add_typed(n.op.clone(), x, types, &n.origin))
+}
+
+fn readd(out: &mut Graph, g: &Graph, n: &Node, op: Op, x: ValueId) -> Result<Vec<ValueId>> {
+    let types = n.outputs.iter().map(|v| g.ty(*v).clone()).collect();
+    Ok(out.add_typed(op, &[x], types, &n.origin))
+}
+
+/// Evaluates nodes whose operands are constants. Random operators and bodies are left alone, and so are results
+/// larger than 64 MiB that are also larger than their operands.
+pub fn fold(g: &Graph) -> Result<Graph> {
+    g.rebuild(|out, _, n, x| {
+        let operands: Option<Vec<Tensor>> = x.iter().map(|v| out.as_const(*v).cloned()).collect();
+        let foldable = !matches!(n.op, Op::Const(_)) && !has_effects(&n.op);
+        if let (Some(operands), true) = (operands, foldable) {
+            let sizes: Option<Vec<usize>> = n
+                .outputs
+                .iter()
+                .map(|v| {
+                    let ty = g.ty(*v);
+                    usize::try_from(ty.numel().as_const()?).ok()?.checked_mul(ty.dtype.size())
+                })
+                .collect();
+            let from: usize = operands.iter().map(|t| t.bytes().len()).sum();
+            if let Some(sizes) = sizes {
+                if sizes.iter().sum::<usize>() <= FOLD_LIMIT.max(from) {
+                    let results = eval::node(n, &operands, &HashMap::new())?;
+                    return Ok(results.into_iter().map(|t| out.add_const(t, &n.origin)).collect());
+                }
+            }
+        }
+        copy(out, g, n, x)
+    })
+}
+
+fn has_effects(op: &Op) -> bool {
+    matches!(op.keyword(), "random" | "if" | "loop" | "scan")
+}
+
+/// Removes nodes that no output needs.
+pub fn dead_code(g: &Graph) -> Result<Graph> {
+    let mut live = vec![false; g.n_values()];
+    for p in &g.outputs {
+        live[p.value.index()] = true;
+    }
+    for (_, n) in g.nodes().rev() {
+        if n.outputs.iter().any(|v| live[v.index()]) {
+            n.inputs.iter().for_each(|v| live[v.index()] = true);
+        }
+    }
+    let mut out = Graph::new(&g.name);
+    let mut map: HashMap<ValueId, ValueId> = HashMap::new();
+    for p in &g.inputs {
+        map.insert(p.value, out.add_input(&p.name, g.ty(p.value).clone()));
+    }
+    for (_, n) in g.nodes().filter(|(_, n)| n.outputs.iter().any(|v| live[v.index()])) {
+        let x: Vec<ValueId> = n.inputs.iter().map(|v| map[v]).collect();
+        let y = copy(&mut out, g, n, &x)?;
+        map.extend(n.outputs.iter().copied().zip(y));
+    }
+    for p in &g.outputs {
+        out.add_output(&p.name, map[&p.value]);
+    }
+    Ok(out)
+}

@@ -1,0 +1,276 @@
+//! Lowering: from a graph to a program.
+//!
+//! Every node becomes kernel launches (if it has a compute definition), an alias (reshapes), a constant, or a host
+//! step that interprets it. Equal kernels are made once. Buffers get their places in the arena from `memory`.
+
+use crate::schedule;
+use aic_ir::compute::{Compute, Expr, Source, Stage};
+use aic_ir::dim::{Dim, Sym};
+use aic_ir::error::Result;
+use aic_ir::graph::{Def, Graph, Node, NodeId, ValueId};
+use aic_ir::kernel::Kernel;
+use aic_ir::op::Op;
+use aic_ir::program::{BufferDecl, Place, Port, Program, Step};
+use aic_ir::target::Target;
+use aic_ir::types::Type;
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+
+/// Lowers a graph whose nodes are all wanted (dead ones removed). Buffers have no offsets yet.
+pub fn lower(graph: Graph, target: &Target) -> Result<Program> {
+    let graph = Arc::new(graph);
+    let mut l = Lowering {
+        graph: &graph,
+        target,
+        program: Program { name: graph.name.clone(), ..Program::default() },
+        buffers: HashMap::new(),
+        kernels: HashMap::new(),
+        known: graph.input_symbols().into_iter().map(|(s, _, _)| s).collect(),
+    };
+    for (k, p) in graph.inputs.iter().enumerate() {
+        let ty = graph.ty(p.value).clone();
+        let buffer = l.buffer(ty.clone(), Place::Input(k));
+        l.buffers.insert(p.value, buffer);
+        l.program.inputs.push(Port { name: p.name.clone(), ty, buffer });
+    }
+    for (id, n) in graph.nodes() {
+        l.node(id, n).map_err(|e| n.origin.iter().fold(e, |e, o| e.node(o.as_ref())))?;
+    }
+    for (k, p) in graph.outputs.iter().enumerate() {
+        l.output(k, &p.name, p.value);
+    }
+    let mut program = l.program;
+    program.graph = graph.clone();
+    Ok(program)
+}
+
+struct Lowering<'a> {
+    graph: &'a Graph,
+    target: &'a Target,
+    program: Program,
+    buffers: HashMap<ValueId, usize>,
+    /// Kernels by their text without the name.
+    kernels: HashMap<String, usize>,
+    /// Symbols whose values are known before the step at hand.
+    known: HashSet<Sym>,
+}
+
+impl Lowering<'_> {
+    fn buffer(&mut self, ty: Type, place: Place) -> usize {
+        self.program.buffers.push(BufferDecl { ty, place });
+        self.program.buffers.len() - 1
+    }
+
+    /// A buffer for a result: in the arena, or on the heap where its size isn't known before the program runs.
+    fn result(&mut self, ty: &Type) -> usize {
+        let inputs: HashSet<Sym> = self.graph.input_symbols().into_iter().map(|(s, _, _)| s).collect();
+        let early = ty.dims.iter().all(|d| d.symbols().is_subset(&inputs.iter().cloned().collect()));
+        let place = if early { Place::Arena(0.into()) } else { Place::Heap };
+        self.buffer(ty.clone(), place)
+    }
+
+    fn node(&mut self, id: NodeId, n: &Node) -> Result<()> {
+        let types = |vs: &[ValueId]| -> Vec<Type> { vs.iter().map(|v| self.graph.ty(*v).clone()).collect() };
+        let (x, y) = (types(&n.inputs), types(&n.outputs));
+        match &n.op {
+            Op::Const(c) => {
+                let b = self.buffer(y[0].clone(), Place::Constant(c.value.clone()));
+                self.buffers.insert(n.outputs[0], b);
+                return Ok(());
+            }
+            Op::Reshape(_) => {
+                let from = self.buffers[&n.inputs[0]];
+                let b = self.buffer(y[0].clone(), Place::Alias(from));
+                self.buffers.insert(n.outputs[0], b);
+                return Ok(());
+            }
+            _ => {}
+        }
+        let inputs: Vec<usize> = n.inputs.iter().map(|v| self.buffers[v]).collect();
+        match n.op.compute(&x, &y) {
+            Some(c) if y.iter().flat_map(|t| &t.dims).all(|d| d.symbols().is_subset(&self.known_set())) => {
+                let outputs = self.launches(n.op.keyword(), &c, &inputs, &n.origin)?;
+                self.buffers.extend(n.outputs.iter().copied().zip(outputs));
+            }
+            _ => {
+                let reason = format!("operator {} has no kernel yet", n.op.keyword());
+                self.host(id, n, inputs, &y, reason);
+            }
+        }
+        Ok(())
+    }
+
+    fn known_set(&self) -> std::collections::BTreeSet<Sym> {
+        self.known.iter().cloned().collect()
+    }
+
+    fn host(&mut self, id: NodeId, n: &Node, inputs: Vec<usize>, y: &[Type], reason: String) {
+        let outputs: Vec<usize> = y.iter().map(|t| self.result(t)).collect();
+        let mut defines = Vec::new();
+        for (k, t) in y.iter().enumerate() {
+            for (axis, d) in t.dims.iter().enumerate() {
+                if let Some(s) = d.as_sym() {
+                    if self.known.insert(s.clone()) {
+                        defines.push((s.clone(), k, axis));
+                    }
+                }
+            }
+        }
+        self.buffers.extend(n.outputs.iter().copied().zip(outputs.iter().copied()));
+        self.program.steps.push(Step::Host { node: id, inputs, outputs, defines, reason });
+    }
+
+    /// One launch per reduction or map of a compute; gives the buffers of its outputs.
+    fn launches(
+        &mut self,
+        name: &str,
+        c: &Compute,
+        inputs: &[usize],
+        origin: &[Arc<str>],
+    ) -> Result<Vec<usize>> {
+        let mut stages: Vec<Option<usize>> = vec![None; c.stages.len()];
+        for piece in split(c) {
+            let args: Vec<usize> = piece
+                .sources
+                .iter()
+                .filter_map(|s| match s {
+                    Source::Input(k) => inputs.get(*k).copied(),
+                    Source::Stage(k) => stages[*k],
+                })
+                .collect();
+            let out = self.result(&c.stages[piece.result].ty());
+            stages[piece.result] = Some(out);
+            self.launch(name, &piece.compute, args, out, origin)?;
+        }
+        Ok(c.outputs.iter().filter_map(|&k| stages[k]).collect())
+    }
+
+    fn launch(
+        &mut self,
+        name: &str,
+        c: &Compute,
+        mut args: Vec<usize>,
+        out: usize,
+        origin: &[Arc<str>],
+    ) -> Result<()> {
+        let (_, kernel) = schedule::kernel("", c, self.target)?;
+        args.push(out);
+        let step = |kernel_idx, k: &Kernel| Step::Launch {
+            kernel: kernel_idx,
+            args,
+            symbols: k.symbols.iter().map(|(s, _)| Dim::sym(s)).collect(),
+            extent: k.parallel_extent(),
+            work: c.flops() + self.program.buffers[out].ty.numel(),
+            origin: origin.to_vec(),
+        };
+        let key = format!("{kernel:?}");
+        let at = self.kernels.get(&key).copied().unwrap_or(self.program.kernels.len());
+        self.program.steps.push(step(at, &kernel));
+        if at == self.program.kernels.len() {
+            self.kernels.insert(key, at);
+            self.program.kernels.push(Kernel { name: format!("{name}_{at}"), ..kernel });
+        }
+        Ok(())
+    }
+
+    /// Makes `value` output `k`: its buffer moves to the caller's memory, or is copied there where it can't.
+    fn output(&mut self, k: usize, name: &str, value: ValueId) {
+        let ty = self.graph.ty(value).clone();
+        let from = self.buffers[&value];
+        let movable = matches!(self.graph.value(value).def, Def::Node(..))
+            && matches!(self.program.buffers[from].place, Place::Arena(_));
+        let buffer = if movable {
+            self.program.buffers[from].place = Place::Output(k);
+            from
+        } else {
+            let b = self.buffer(ty.clone(), Place::Output(k));
+            self.program.steps.push(Step::Copy { src: from, dst: b });
+            b
+        };
+        self.program.outputs.push(Port { name: name.into(), ty, buffer });
+    }
+}
+
+/// A part of a compute that is one kernel.
+struct Piece {
+    compute: Compute,
+    /// What the part's inputs are in the whole.
+    sources: Vec<Source>,
+    /// The stage of the whole that it gives.
+    result: usize,
+}
+
+/// Cuts a compute into kernels: one per stage, with a map over a reduction's result as its epilogue.
+fn split(c: &Compute) -> Vec<Piece> {
+    let mut pieces = Vec::new();
+    let mut k = 0;
+    while k < c.stages.len() {
+        let epilogue = k + 1 < c.stages.len() && is_epilogue(c, k);
+        pieces.push(piece(c, k, if epilogue { Some(k + 1) } else { None }));
+        k += if epilogue { 2 } else { 1 };
+    }
+    pieces
+}
+
+/// Whether stage `k + 1` maps the reduction of stage `k` element by element, and nothing else reads that.
+fn is_epilogue(c: &Compute, k: usize) -> bool {
+    let (s, e) = (&c.stages[k], &c.stages[k + 1]);
+    if s.reduction.is_none() || e.reduction.is_some() || c.outputs.contains(&k) {
+        return false;
+    }
+    let same_extents =
+        s.axes.len() == e.axes.len() && s.axes.iter().zip(&e.axes).all(|(a, b)| a.extent == b.extent);
+    let here: Vec<Expr> = e.indices().into_iter().map(Expr::Index).collect();
+    let mut reads_in_place = true;
+    e.value.visit(&mut |x| {
+        if let Expr::Load(Source::Stage(j), at) = x {
+            reads_in_place &= *j != k || *at == here;
+        }
+    });
+    let mut read_later = false;
+    for later in &c.stages[k + 2..] {
+        later.value.visit(&mut |x| read_later |= matches!(x, Expr::Load(Source::Stage(j), _) if *j == k));
+    }
+    same_extents && reads_in_place && !read_later
+}
+
+fn piece(c: &Compute, main: usize, epilogue: Option<usize>) -> Piece {
+    let mut sources: Vec<Source> = Vec::new();
+    let members: Vec<usize> = std::iter::once(main).chain(epilogue).collect();
+    for &m in &members {
+        c.stages[m].value.visit(&mut |x| {
+            if let Expr::Load(s, _) = x {
+                if *s != Source::Stage(main) && !sources.contains(s) {
+                    sources.push(*s);
+                }
+            }
+        });
+    }
+    let inputs = sources
+        .iter()
+        .map(|s| match s {
+            Source::Input(k) => c.inputs[*k].clone(),
+            Source::Stage(k) => c.stages[*k].ty(),
+        })
+        .collect();
+    let rename = |s: Source| match sources.iter().position(|t| *t == s) {
+        Some(at) => Source::Input(at),
+        None => Source::Stage(0),
+    };
+    let stages: Vec<Stage> = members
+        .iter()
+        .map(|&m| Stage { value: map_sources(&c.stages[m].value, &rename), ..c.stages[m].clone() })
+        .collect();
+    let outputs = vec![stages.len() - 1];
+    Piece { compute: Compute { inputs, stages, outputs }, sources, result: epilogue.unwrap_or(main) }
+}
+
+fn map_sources(e: &Expr, f: &dyn Fn(Source) -> Source) -> Expr {
+    let all = |es: &[Expr]| es.iter().map(|e| map_sources(e, f)).collect();
+    match e {
+        Expr::Const(..) | Expr::Index(_) => e.clone(),
+        Expr::Load(s, at) => Expr::Load(f(*s), all(at)),
+        Expr::Call(g, args) => Expr::Call(*g, all(args)),
+        Expr::Cast(t, e) => Expr::Cast(*t, map_sources(e, f).into()),
+    }
+}

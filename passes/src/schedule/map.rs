@@ -1,0 +1,84 @@
+//! Nests without reduction: vectors along the innermost axis, threads over the others.
+
+use super::emit::{Emitter, Value, lane};
+use super::nest::Nest;
+use super::{parallel, parallel_index, store};
+use aic_ir::dim::{Dim, Sym};
+use aic_ir::dtype::DType;
+use aic_ir::kernel::Stmt;
+use aic_ir::schedule::Schedule;
+use std::collections::HashMap;
+
+/// Elements that one iteration of the parallel loop covers where the nest has a single axis.
+const CHUNK: i64 = 16 << 10;
+
+/// The statements of the kernel.
+pub fn body(nest: &Nest, s: &Schedule) -> Vec<Stmt> {
+    let mut counter = 0;
+    let Some((inner, outer)) = nest.axes.split_last() else {
+        return element(nest, HashMap::new(), 1, None, &mut counter);
+    };
+    let (p, v) = (Sym::new("p"), Sym::new("v"));
+    let lanes = i64::from(s.lanes);
+    let blocks = match (outer.is_empty(), inner.extent.as_const()) {
+        (true, Some(n)) if n <= CHUNK => Dim::from(1),
+        (true, _) => inner.extent.ceil_div(&CHUNK.into()),
+        (false, _) => Dim::from(1),
+    };
+    let mut extents: Vec<Dim> = outer.iter().map(|a| a.extent.clone()).collect();
+    extents.push(blocks.clone());
+    let index = parallel_index(&p, &extents);
+    let mut axes: HashMap<Sym, Dim> =
+        outer.iter().zip(&index).map(|(a, i)| (a.var.clone(), i.clone())).collect();
+    let first = index[outer.len()].clone() * CHUNK.into();
+
+    // A block of constant length needs a mask for its last vector only.
+    let mut statements = Vec::new();
+    let mut vectors = |from: Dim, count: Dim, masked: bool| {
+        let base = from + Dim::sym(&v) * lanes.into();
+        axes.insert(inner.var.clone(), base + Dim::sym(&lane()));
+        let limit = masked.then(|| inner.extent.clone());
+        let step = element(nest, axes.clone(), s.lanes, limit, &mut counter);
+        statements.push(Stmt::serial(&v, count, step));
+    };
+    let length = if blocks.is(1) { inner.extent.as_const() } else { None };
+    match length {
+        Some(n) => {
+            if n / lanes > 0 {
+                vectors(first.clone(), (n / lanes).into(), false);
+            }
+            if n % lanes > 0 {
+                vectors(first + (n / lanes * lanes).into(), 1.into(), true);
+            }
+        }
+        None if blocks.is(1) => vectors(first, inner.extent.ceil_div(&lanes.into()), true),
+        None => {
+            let whole = inner.extent.as_const().is_some_and(|n| n % CHUNK == 0);
+            vectors(first, (CHUNK / lanes).into(), !whole);
+        }
+    }
+    parallel(&p, &extents, statements)
+}
+
+/// Computes and stores one vector; lanes at or beyond `limit` along the innermost axis are left out.
+fn element(
+    nest: &Nest,
+    axes: HashMap<Sym, Dim>,
+    lanes: u32,
+    limit: Option<Dim>,
+    counter: &mut usize,
+) -> Vec<Stmt> {
+    let mut e = Emitter::new(nest, axes, lanes, counter);
+    let mask = match (&limit, nest.axes.last()) {
+        (Some(n), Some(inner)) => {
+            let mask = e.below(&inner.dim(), n);
+            Some(e.bind(Value::new(mask, DType::Bool, lanes)))
+        }
+        _ => None,
+    };
+    let value = e.expr(&nest.value, mask.as_ref());
+    let index = e.index(&nest.address()).widen(lanes);
+    let mut out = e.take_lets();
+    out.push(store(index, value.widen(lanes), mask.map(|m| m.expr)));
+    out
+}

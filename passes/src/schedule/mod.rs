@@ -1,0 +1,148 @@
+//! Schedules: which loop nest evaluates a compute, and the kernel that it becomes.
+//!
+//! [`choose`] picks a [`Schedule`] for a nest and a target, [`apply`] makes the kernel; between the two a schedule is
+//! plain data. One file per class of nest.
+
+mod contract;
+mod emit;
+mod map;
+mod nest;
+mod reduce;
+
+pub use nest::{Flat, Nest};
+
+use aic_ir::compute::{Compute, ReduceOp};
+use aic_ir::dim::{Dim, Range, Sym};
+use aic_ir::error::Result;
+use aic_ir::kernel::{Buffer, Expr, Kernel, LoopKind, Param, Scope, Stmt};
+use aic_ir::schedule::{Class, Schedule};
+use aic_ir::target::Target;
+use std::collections::BTreeSet;
+
+/// The kernel of a compute (one stage, or a reduction and a map over its result) on a target.
+pub fn kernel(name: &str, c: &Compute, target: &Target) -> Result<(Schedule, Kernel)> {
+    let nest = Nest::new(c)?;
+    let schedule = choose(&nest, target);
+    let kernel = apply(name, &nest, &schedule);
+    Ok((schedule, kernel))
+}
+
+/// The first schedule: a choice by the shape of the nest.
+pub fn choose(nest: &Nest, target: &Target) -> Schedule {
+    let lanes = target.lanes(nest.widest());
+    let plain = |class, lanes| Schedule { class, lanes, mr: 1, nr: 1, kc: 0 };
+    let Some((op, over)) = &nest.reduction else {
+        return plain(Class::Map, fit(lanes, nest.axes.last().map(|a| &a.extent)));
+    };
+    if reduce::running_axis(nest).is_some() {
+        return plain(Class::Prefix, 1);
+    }
+    if let Some(s) = contract::choose(nest, target, lanes) {
+        return s;
+    }
+    let triangular = over.iter().any(|a| nest.axes.iter().any(|o| a.extent.mentions(&o.var)));
+    let inner_contiguous = over.last().is_some_and(|a| {
+        let steps = nest.value.steps(&a.var);
+        !steps.is_empty() && steps.iter().all(|s| s.as_ref().is_some_and(|s| s.is(1) || s.is(0)))
+    });
+    if inner_contiguous
+        && op.combine().is_some()
+        && !triangular
+        && *op != ReduceOp::And
+        && *op != ReduceOp::Or
+    {
+        let lanes = fit(lanes, over.last().map(|a| &a.extent));
+        return Schedule { mr: 4, ..plain(Class::ReduceInner, lanes) };
+    }
+    let vectorizable = nest.axes.last().is_some_and(|a| {
+        let steps = nest.value.steps(&a.var);
+        let contiguous = steps.iter().all(|s| s.as_ref().is_some_and(|s| s.is(1) || s.is(0)));
+        contiguous && !over.iter().any(|o| o.extent.mentions(&a.var))
+    });
+    let extent = nest.axes.last().map(|a| &a.extent);
+    plain(Class::ReduceOuter, if vectorizable { fit(lanes, extent) } else { 1 })
+}
+
+/// The kernel that evaluates a nest by a schedule that [`choose`] could have given for it.
+pub fn apply(name: &str, nest: &Nest, schedule: &Schedule) -> Kernel {
+    let body = match schedule.class {
+        Class::Map => map::body(nest, schedule),
+        Class::ReduceInner => reduce::inner(nest, schedule),
+        Class::ReduceOuter => reduce::outer(nest, schedule),
+        Class::Prefix => reduce::prefix(nest),
+        Class::Contract => contract::body(nest, schedule),
+    };
+    let param = |name: Sym, dtype, len, writable| Param {
+        buffer: Buffer { name, dtype, len, scope: Scope::Global },
+        writable,
+    };
+    let mut params: Vec<Param> = nest
+        .inputs
+        .iter()
+        .enumerate()
+        .map(|(k, t)| param(emit::input_name(k), t.dtype, t.numel(), false))
+        .collect();
+    let len = nest.axes.iter().map(|a| &a.extent).product();
+    params.push(param(output_name(), nest.out, len, true));
+    let symbols = nest.symbols().into_iter().map(|s| (s, Range::DIM)).collect();
+    Kernel { name: name.into(), params, symbols, body }
+}
+
+/// The name of the output's buffer.
+pub fn output_name() -> Sym {
+    Sym::new("y")
+}
+
+impl Nest {
+    /// The symbols that a kernel of this nest takes: those in types, extents, conditions and addresses.
+    fn symbols(&self) -> BTreeSet<Sym> {
+        let mut all: BTreeSet<Sym> =
+            self.inputs.iter().flat_map(|t| &t.dims).flat_map(Dim::symbols).collect();
+        all.extend(self.axes.iter().chain(self.over()).flat_map(|a| a.extent.symbols()));
+        for e in std::iter::once(&self.value).chain(&self.epilogue) {
+            e.visit(&mut |e| match e {
+                Flat::Index(d) | Flat::Load { address: d, .. } => all.extend(d.symbols()),
+                _ => {}
+            });
+        }
+        for a in self.axes.iter().chain(self.over()) {
+            all.remove(&a.var);
+        }
+        all
+    }
+}
+
+/// Lanes for an axis: not many more than its extent.
+fn fit(lanes: u32, extent: Option<&Dim>) -> u32 {
+    match extent.map(Dim::as_const) {
+        None => 1,
+        Some(None) => lanes,
+        Some(Some(n)) => {
+            let n = u32::try_from(n.max(1)).unwrap_or(u32::MAX).min(lanes);
+            n.next_power_of_two().min(lanes)
+        }
+    }
+}
+
+/// A loop that the runtime slices over threads, around `body`, over the row-major index `p` of the given extents.
+fn parallel(p: &Sym, extents: &[Dim], body: Vec<Stmt>) -> Vec<Stmt> {
+    let total: Dim = extents.iter().product();
+    if total.is(1) {
+        return body;
+    }
+    vec![Stmt::loop_of(p, total, LoopKind::Parallel, body)]
+}
+
+/// The parallel loop variable as an index over the given extents; zeros if there is but one iteration.
+fn parallel_index(p: &Sym, extents: &[Dim]) -> Vec<Dim> {
+    let total: Dim = extents.iter().product();
+    if total.is(1) {
+        return vec![0.into(); extents.len()];
+    }
+    aic_ir::op::unflatten(&Dim::sym(p), extents)
+}
+
+/// A store to the output.
+fn store(index: Expr, value: Expr, mask: Option<Expr>) -> Stmt {
+    Stmt::Store { buffer: output_name(), index, value, mask }
+}

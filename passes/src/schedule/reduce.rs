@@ -1,0 +1,302 @@
+//! Reductions: along contiguous memory with vector accumulators, across it with one accumulator per lane, or running
+//! along an output axis.
+
+use super::emit::{Emitter, Value, lane};
+use super::nest::Nest;
+use super::{parallel, parallel_index, store};
+use aic_ir::compute::{Axis, ReduceOp};
+use aic_ir::dim::{Dim, Sym};
+use aic_ir::dtype::DType;
+use aic_ir::kernel::{Buffer, Expr, LoopKind, Scope, Stmt, VType};
+use aic_ir::scalar::{Scalar, ScalarFn};
+use aic_ir::schedule::Schedule;
+use std::collections::HashMap;
+
+/// A register buffer.
+pub(super) fn register(name: &str, dtype: DType, len: i64) -> Stmt {
+    Stmt::Alloc(Buffer { name: Sym::new(name), dtype, len: len.into(), scope: Scope::Register })
+}
+
+/// Lanes of a buffer from a position on.
+pub(super) fn lanes_at(base: Dim, lanes: u32) -> Expr {
+    if lanes == 1 { Expr::Index(base) } else { Expr::Ramp { base, stride: 1.into(), lanes } }
+}
+
+/// A load of lanes of a register buffer.
+pub(super) fn read(buffer: &Sym, base: Dim, lanes: u32, dtype: DType) -> Value {
+    let load = Expr::Load { buffer: buffer.clone(), index: lanes_at(base, lanes).into(), mask: None };
+    Value::new(load, dtype, lanes)
+}
+
+/// Loops over axes, the first outermost.
+pub(super) fn nested(axes: &[Axis], body: Vec<Stmt>) -> Vec<Stmt> {
+    axes.iter().rev().fold(body, |body, a| vec![Stmt::serial(&a.var, a.extent.clone(), body)])
+}
+
+/// Axis variables that are loop variables of the same name.
+pub(super) fn as_loops(axes: &[Axis]) -> impl Iterator<Item = (Sym, Dim)> + '_ {
+    axes.iter().map(|a| (a.var.clone(), a.dim()))
+}
+
+/// The epilogue applied to the accumulator, stored at the output's address.
+pub(super) fn finish(e: &mut Emitter, nest: &Nest, acc: Value, mask: Option<&Value>) -> Vec<Stmt> {
+    let lanes = e.lanes;
+    e.acc = Some(acc.clone());
+    let value = match &nest.epilogue {
+        Some(epilogue) => e.expr(epilogue, mask),
+        None => acc,
+    };
+    let index = e.index(&nest.address()).widen(lanes);
+    let mut out = e.take_lets();
+    out.push(store(index, value.widen(lanes), mask.map(|m| m.expr.clone())));
+    out
+}
+
+/// Vectors along the innermost reduced axis, combined across lanes at the end; threads over the outputs.
+pub fn inner(nest: &Nest, s: &Schedule) -> Vec<Stmt> {
+    let Some((op, over)) = &nest.reduction else { return Vec::new() };
+    let (Some(combine), Some((along, outside))) = (op.combine(), over.split_last()) else {
+        return outer(nest, s);
+    };
+    let (p, v, u) = (Sym::new("p"), Sym::new("v"), Sym::new("u"));
+    let acc = Sym::new("acc");
+    let lanes = i64::from(s.lanes);
+    let extents: Vec<Dim> = nest.axes.iter().map(|a| a.extent.clone()).collect();
+    let mut axes: HashMap<Sym, Dim> =
+        nest.axes.iter().map(|a| a.var.clone()).zip(parallel_index(&p, &extents)).collect();
+    axes.extend(as_loops(outside));
+    let whole = along.extent.floor_div(&lanes.into());
+    let copies = match whole.as_const() {
+        Some(n) => i64::from(s.mr).min(n).max(1),
+        None => 1,
+    };
+    let mut counter = 0;
+    let identity = Expr::Const(nest.acc, op.identity(nest.acc));
+
+    // One vector at `base`, combined into accumulator `copy`; lanes beyond the end count as the identity.
+    let mut accumulate = |base: Dim, copy: Dim, masked: bool| -> Vec<Stmt> {
+        let mut axes = axes.clone();
+        axes.insert(along.var.clone(), base + Dim::sym(&lane()));
+        let mut e = Emitter::new(nest, axes, s.lanes, &mut counter);
+        let mask = masked.then(|| {
+            let below = e.below(&along.dim(), &along.extent);
+            e.bind(Value::new(below, DType::Bool, s.lanes))
+        });
+        let mut value = e.expr(&nest.value, mask.as_ref());
+        if let Some(mask) = mask {
+            value = e.call(ScalarFn::Select, vec![mask, value, Value::new(identity.clone(), nest.acc, 1)]);
+        }
+        let old = read(&acc, copy.clone() * lanes.into(), s.lanes, nest.acc);
+        let new = e.call(combine, vec![old, value]);
+        let mut out = e.take_lets();
+        out.push(Stmt::store(&acc, lanes_at(copy * lanes.into(), s.lanes), new.widen(s.lanes)));
+        out
+    };
+
+    let mut row = Vec::new();
+    match whole.as_const() {
+        Some(n) => {
+            let rounds = n / copies;
+            if rounds > 0 {
+                let base = Dim::sym(&v) * (copies * lanes).into() + Dim::sym(&u) * lanes.into();
+                let body = accumulate(base, Dim::sym(&u), false);
+                let unrolled = Stmt::loop_of(&u, copies.into(), LoopKind::Unroll, body);
+                row.push(Stmt::serial(&v, rounds.into(), vec![unrolled]));
+            }
+            for k in rounds * copies..n {
+                row.extend(accumulate((k * lanes).into(), 0.into(), false));
+            }
+            if !along.extent.is(n * lanes) {
+                row.extend(accumulate((n * lanes).into(), 0.into(), true));
+            }
+        }
+        None => {
+            let body = accumulate(Dim::sym(&v) * lanes.into(), 0.into(), true);
+            row.push(Stmt::serial(&v, along.extent.ceil_div(&lanes.into()), body));
+        }
+    }
+
+    let mut out = vec![register("acc", nest.acc, copies * lanes)];
+    let start = Value::new(identity.clone(), nest.acc, 1).widen(s.lanes);
+    for k in 0..copies {
+        out.push(Stmt::store(&acc, lanes_at((k * lanes).into(), s.lanes), start.clone()));
+    }
+    out.extend(nested(outside, row));
+    let mut e = Emitter::new(nest, axes, 1, &mut counter);
+    let parts = (0..copies).map(|k| read(&acc, (k * lanes).into(), s.lanes, nest.acc));
+    let total = parts.reduce(|a, b| e.call(combine, vec![a, b]));
+    let Some(total) = total else { return Vec::new() };
+    let scalar = if s.lanes == 1 { total.expr } else { Expr::Horizontal(*op, total.expr.into()) };
+    let result = e.bind(Value::new(scalar, nest.acc, 1));
+    out.extend(finish(&mut e, nest, result, None));
+    parallel(&p, &extents, out)
+}
+
+/// One accumulator per lane, vectors along the innermost output axis (or scalars); threads over the other outputs.
+pub fn outer(nest: &Nest, s: &Schedule) -> Vec<Stmt> {
+    let Some((op, over)) = &nest.reduction else { return Vec::new() };
+    let p = Sym::new("p");
+    let lanes = i64::from(s.lanes);
+    let mut extents: Vec<Dim> = nest.axes.iter().map(|a| a.extent.clone()).collect();
+    if let Some(last) = extents.last_mut() {
+        *last = last.ceil_div(&lanes.into());
+    }
+    let index = parallel_index(&p, &extents);
+    let mut axes: HashMap<Sym, Dim> = nest.axes.iter().map(|a| a.var.clone()).zip(index).collect();
+    let mut limit = None;
+    if let (Some(a), true) = (nest.axes.last(), s.lanes > 1) {
+        if let Some(at) = axes.get_mut(&a.var) {
+            *at = at.clone() * lanes.into() + Dim::sym(&lane());
+        }
+        limit = (!a.extent.modulo(&lanes.into()).is(0)).then_some(a);
+    }
+    axes.extend(as_loops(over));
+    let mut counter = 0;
+    let mut e = Emitter::new(nest, axes, s.lanes, &mut counter);
+    let mut out = Vec::new();
+    let mask = limit.map(|a| {
+        let below = e.below(&a.dim(), &a.extent);
+        e.bind(Value::new(below, DType::Bool, s.lanes))
+    });
+    out.extend(e.take_lets());
+    let bounds: Vec<Axis> = over
+        .iter()
+        .map(|a| Axis { var: a.var.clone(), extent: a.extent.subst(&|s| e.axes.get(s).cloned()) })
+        .collect();
+
+    let (start, step, result) = match op.combine() {
+        Some(combine) => {
+            let acc = Sym::new("acc");
+            let identity = Value::new(Expr::Const(nest.acc, op.identity(nest.acc)), nest.acc, 1);
+            let start = vec![
+                register("acc", nest.acc, lanes),
+                Stmt::store(&acc, lanes_at(0.into(), s.lanes), identity.widen(s.lanes)),
+            ];
+            let value = e.expr(&nest.value, mask.as_ref());
+            let new = e.call(combine, vec![read(&acc, 0.into(), s.lanes, nest.acc), value]);
+            let mut step = e.take_lets();
+            step.push(Stmt::store(&acc, lanes_at(0.into(), s.lanes), new.widen(s.lanes)));
+            (start, step, read(&acc, 0.into(), s.lanes, nest.acc))
+        }
+        None => index_reduction(&mut e, nest, *op, &over[0], mask.as_ref()),
+    };
+    out.extend(start);
+    out.extend(nested(&bounds, step));
+    let result = e.bind(result);
+    out.extend(finish(&mut e, nest, result, mask.as_ref()));
+    parallel(&p, &extents, out)
+}
+
+/// Start, step and result of an argmax or argmin: the best value so far and where it was.
+fn index_reduction(
+    e: &mut Emitter,
+    nest: &Nest,
+    op: ReduceOp,
+    along: &Axis,
+    mask: Option<&Value>,
+) -> (Vec<Stmt>, Vec<Stmt>, Value) {
+    let lanes = e.lanes;
+    let (best, at) = (Sym::new("best"), Sym::new("at"));
+    let (max, last) = match op {
+        ReduceOp::ArgMin { last } => (false, last),
+        ReduceOp::ArgMax { last } => (true, last),
+        _ => (true, false),
+    };
+    let value = e.expr(&nest.value, mask);
+    let value = e.bind(value);
+    let dtype = value.ty.dtype;
+    let worst = if max { Scalar::lowest(dtype) } else { Scalar::highest(dtype) };
+    let start = vec![
+        register("best", dtype, i64::from(lanes)),
+        register("at", DType::I64, i64::from(lanes)),
+        Stmt::store(
+            &best,
+            lanes_at(0.into(), lanes),
+            Value::new(Expr::Const(dtype, worst), dtype, 1).widen(lanes),
+        ),
+        Stmt::store(&at, lanes_at(0.into(), lanes), Value::new(Expr::int(0), DType::I64, 1).widen(lanes)),
+    ];
+    let held = e.bind(read(&best, 0.into(), lanes, dtype));
+    let test = match (max, last) {
+        (true, false) => ScalarFn::Gt,
+        (true, true) => ScalarFn::Ge,
+        (false, false) => ScalarFn::Lt,
+        (false, true) => ScalarFn::Le,
+    };
+    let mut better = e.call(test, vec![value.clone(), held.clone()]);
+    if dtype.is_float() {
+        // NaN beats everything but an earlier NaN.
+        let mut nan = e.call(ScalarFn::IsNan, vec![value.clone()]);
+        if !last {
+            let held_nan = e.call(ScalarFn::IsNan, vec![held.clone()]);
+            let first = e.call(ScalarFn::Not, vec![held_nan]);
+            nan = e.call(ScalarFn::And, vec![nan, first]);
+        }
+        better = e.call(ScalarFn::Or, vec![better, nan]);
+    }
+    let better = e.bind(better);
+    let index = Value::new(Expr::Index(along.dim()), DType::I64, 1);
+    let old = read(&at, 0.into(), lanes, DType::I64);
+    let new_best = e.call(ScalarFn::Select, vec![better.clone(), value, held]);
+    let new_at = e.call(ScalarFn::Select, vec![better, index, old]);
+    let mut step = e.take_lets();
+    step.push(Stmt::store(&best, lanes_at(0.into(), lanes), new_best.widen(lanes)));
+    step.push(Stmt::store(&at, lanes_at(0.into(), lanes), new_at.widen(lanes)));
+    (start, step, read(&at, 0.into(), lanes, DType::I64))
+}
+
+/// The output axis along which a reduction runs: its extent is that axis' index, or one more, or the same counted
+/// from the end; and the summand doesn't depend on the axis otherwise.
+pub fn running_axis(nest: &Nest) -> Option<(usize, bool)> {
+    let (op, over) = nest.reduction.as_ref()?;
+    op.combine()?;
+    let [k] = &over[..] else { return None };
+    nest.axes.iter().enumerate().find_map(|(at, a)| {
+        let up = k.extent.clone() - a.dim();
+        let down = k.extent.clone() + a.dim() - a.extent.clone();
+        let plain =
+            !nest.value.mentions(&a.var) && nest.epilogue.as_ref().is_none_or(|e| !e.mentions(&a.var));
+        match plain {
+            true if up.is(0) || up.is(1) => Some((at, false)),
+            true if down.is(0) || down.is(-1) => Some((at, true)),
+            _ => None,
+        }
+    })
+}
+
+/// A running reduction: one pass along the axis, the accumulator stored at every step.
+pub fn prefix(nest: &Nest) -> Vec<Stmt> {
+    let (Some((op, over)), Some((at, reverse))) = (&nest.reduction, running_axis(nest)) else {
+        return Vec::new();
+    };
+    let Some(combine) = op.combine() else { return Vec::new() };
+    let (run, k) = (&nest.axes[at], &over[0]);
+    let p = Sym::new("p");
+    let acc = Sym::new("acc");
+    let others: Vec<&Axis> = nest.axes.iter().filter(|a| a.var != run.var).collect();
+    let extents: Vec<Dim> = others.iter().map(|a| a.extent.clone()).collect();
+    let mut axes: HashMap<Sym, Dim> =
+        others.iter().map(|a| a.var.clone()).zip(parallel_index(&p, &extents)).collect();
+    let here = run.dim();
+    let output = if reverse { run.extent.clone() - 1.into() - here.clone() } else { here.clone() };
+    // Seen from the position in running order, the extent is that position (exclusive) or one more.
+    let exclusive = (k.extent.replace(&run.var, &output) - here.clone()).is(0);
+    axes.insert(run.var.clone(), output);
+    axes.insert(k.var.clone(), here);
+    let mut counter = 0;
+    let mut e = Emitter::new(nest, axes, 1, &mut counter);
+    let value = e.expr(&nest.value, None);
+    let ty = VType::scalar(nest.acc);
+    let new = e.call(combine, vec![read(&acc, 0.into(), 1, ty.dtype), value]);
+    let mut add = e.take_lets();
+    add.push(Stmt::store(&acc, Expr::int(0), new.expr));
+    let held = e.bind(read(&acc, 0.into(), 1, nest.acc));
+    let put = finish(&mut e, nest, held, None);
+    let step = if exclusive { [put, add].concat() } else { [add, put].concat() };
+    let body = vec![
+        register("acc", nest.acc, 1),
+        Stmt::store(&acc, Expr::int(0), Expr::Const(nest.acc, op.identity(nest.acc))),
+        Stmt::serial(&run.var, run.extent.clone(), step),
+    ];
+    parallel(&p, &extents, body)
+}
