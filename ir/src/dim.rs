@@ -26,9 +26,10 @@ impl Sym {
     }
 }
 
+/// Prints the name, between single quotes where it is no identifier.
 impl fmt::Display for Sym {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
+        write!(f, "{}", crate::text::Name(&self.0, '\''))
     }
 }
 
@@ -591,7 +592,7 @@ impl fmt::Display for Dim {
 
 fn fmt_atom(a: &Atom, f: &mut fmt::Formatter<'_>) -> fmt::Result {
     match a {
-        Atom::Sym(s) => f.write_str(s.name()),
+        Atom::Sym(s) => write!(f, "{s}"),
         Atom::FloorDiv(a, b) => write!(f, "floordiv({a},{b})"),
         Atom::Mod(a, b) => write!(f, "mod({a},{b})"),
         Atom::Min(a, b) => write!(f, "min({a},{b})"),

@@ -18,3 +18,4 @@ pub mod schedule;
 pub mod target;
 
 pub mod eval;
+pub mod text;
