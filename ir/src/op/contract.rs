@@ -1,14 +1,16 @@
 //! Contractions: sums of products over shared axes.
 
 use super::elementwise::{broadcast_indices, broadcast_positions};
+use super::number::{Number, filled, with_number};
+use super::shape::concrete;
 use super::{Operand, Operator, Rng, Sample, op};
 use crate::compute::{Axis, Compute, Expr, ReduceOp, Stage};
 use crate::dim::Dim;
 use crate::dtype::DType;
 use crate::ensure;
 use crate::error::Result;
-use crate::scalar::{Scalar, ScalarFn};
-use crate::tensor::Tensor;
+use crate::scalar::ScalarFn;
+use crate::tensor::{Tensor, numel};
 use crate::types::{Type, broadcast};
 
 op! {
@@ -34,21 +36,9 @@ impl Operator for Matmul {
     }
 
     fn eval(&self, x: &[Tensor]) -> Result<Vec<Tensor>> {
-        let (a, b) = (&x[0], &x[1]);
-        let (ra, rb) = (a.rank(), b.rank());
-        let (m, k, n) = (a.shape()[ra - 2], a.shape()[ra - 1], b.shape()[rb - 1]);
-        let types = [Type::of(a.dtype(), a.shape()), Type::of(b.dtype(), b.shape())];
-        let shape = self.infer(&[&types[0], &types[1]])?[0].shape().unwrap_or_default();
-        let batch = &shape[..shape.len() - 2];
-        let at_a = broadcast_positions(&a.shape()[..ra - 2], batch)?;
-        let at_b = broadcast_positions(&b.shape()[..rb - 2], batch)?;
-        let dot = dot_product(a, b);
-        let y = Tensor::generate(a.dtype(), shape.clone(), |p| {
-            let (row, col) = (p / n % m, p % n);
-            let batch = p / (m * n);
-            dot(k, at_a[batch] * m * k + row * k, 1, at_b[batch] * k * n + col, n)
-        })?;
-        Ok(vec![y])
+        let types = [Type::of(x[0].dtype(), x[0].shape()), Type::of(x[1].dtype(), x[1].shape())];
+        let shape = concrete(&self.infer(&[&types[0], &types[1]])?[0].dims)?;
+        Ok(vec![with_number!(x[0].dtype(), matmul(&x[0], &x[1], shape))?])
     }
 
     fn compute(&self, x: &[Type], y: &[Type]) -> Option<Compute> {
@@ -90,30 +80,36 @@ impl Operator for Matmul {
 
 /// A reduction stage, followed by a rounding stage where the result is a 16-bit float.
 pub(crate) fn rounded(stage: Stage, to: DType) -> Vec<Stage> {
-    if stage.dtype == to {
-        return vec![stage];
-    }
-    let value = Expr::stage(0, stage.indices()).cast(stage.dtype, to);
-    let round = Stage::map(to, stage.axes.clone(), value);
-    vec![stage, round]
+    let mut stages = Vec::new();
+    push_rounded(&mut stages, stage, to);
+    stages
 }
 
-/// The reference dot product of `len` elements from given positions and strides: in `f64` for floats, wrapping for
-/// integers.
-pub(crate) fn dot_product<'a>(
-    a: &'a Tensor,
-    b: &'a Tensor,
-) -> impl Fn(usize, usize, usize, usize, usize) -> Scalar + 'a {
-    let float = a.dtype().is_float();
-    let (fa, fb) = if float { (a.to_f64(), b.to_f64()) } else { (Vec::new(), Vec::new()) };
-    let (ia, ib) = if float { (Vec::new(), Vec::new()) } else { (a.to_i64(), b.to_i64()) };
-    move |len, pa, sa, pb, sb| {
-        if float {
-            Scalar::F((0..len).map(|k| fa[pa + k * sa] * fb[pb + k * sb]).sum())
-        } else {
-            let sum =
-                (0..len).fold(0i64, |s, k| s.wrapping_add(ia[pa + k * sa].wrapping_mul(ib[pb + k * sb])));
-            Scalar::I(sum)
+/// Adds a reduction stage, and a rounding stage after it where the result is a 16-bit float.
+pub(crate) fn push_rounded(stages: &mut Vec<Stage>, stage: Stage, to: DType) {
+    let round = (stage.dtype != to).then(|| {
+        let value = Expr::stage(stages.len(), stage.indices()).cast(stage.dtype, to);
+        Stage::map(to, stage.axes.clone(), value)
+    });
+    stages.push(stage);
+    stages.extend(round);
+}
+
+fn matmul<T: Number>(a: &Tensor, b: &Tensor, shape: Vec<usize>) -> Result<Tensor> {
+    let (m, n, k) = (shape[shape.len() - 2], shape[shape.len() - 1], a.shape()[a.rank() - 1]);
+    let batch = &shape[..shape.len() - 2];
+    let at_a = broadcast_positions(&a.shape()[..a.rank() - 2], batch)?;
+    let at_b = broadcast_positions(&b.shape()[..b.rank() - 2], batch)?;
+    let (rows, columns) = (T::read(a), T::read(b));
+    let mut y = filled(numel(&shape)?, T::ZERO)?;
+    for (row, sums) in y.chunks_exact_mut(n.max(1)).enumerate() {
+        let (batch, row) = (row / m, row % m);
+        for (k_idx, &left) in rows[(at_a[batch] * m + row) * k..][..k].iter().enumerate() {
+            let right = &columns[(at_b[batch] * k + k_idx) * n..][..n];
+            for (sum, &right) in sums.iter_mut().zip(right) {
+                *sum = sum.add(left.mul(right));
+            }
         }
     }
+    Tensor::generate(a.dtype(), shape, |p| y[p].scalar())
 }

@@ -6,29 +6,47 @@
 
 mod attr;
 mod contract;
+mod control;
+mod conv;
+mod det;
 mod elementwise;
 mod gather;
+mod image;
 mod index;
 mod nms;
+mod number;
+mod pool;
+mod random;
 mod reduce;
+mod roi_align;
 mod sample;
 mod scatter;
 mod search;
 mod shape;
 mod slice;
+mod softmax;
+mod window;
 
 pub use attr::{Attr, AttrValue};
 pub use contract::*;
+pub use control::*;
+pub use conv::*;
+pub use det::*;
 pub use elementwise::*;
 pub use gather::*;
+pub use image::*;
 pub use index::*;
 pub use nms::*;
+pub use pool::*;
+pub use random::*;
 pub use reduce::*;
+pub use roi_align::*;
 pub use sample::{Operand, Rng, Sample, Values};
 pub use scatter::*;
 pub use search::*;
 pub use shape::*;
 pub use slice::*;
+pub use softmax::*;
 
 use crate::compute::Compute;
 use crate::dim::{Dim, Sym};
@@ -145,6 +163,8 @@ ops! {
     Const, Elementwise, Cast, Bitcast, Reshape, Transpose, Expand, Matmul, Reduce,
     Slice, Concat, Pad, Gather, GatherElements, GatherNd, ScatterElements, ScatterNd, Iota, DimValue,
     TopK, NonZero, Unique, Nms,
+    Conv, Pool, PoolIndex, Softmax, Cumulative, If, Loop, Scan,
+    Random, GridSample, RoiAlign, Det,
 }
 
 impl Op {
