@@ -2,6 +2,9 @@
 
 mod compute;
 mod graph;
+mod kernel;
+mod races;
 
 pub use compute::compute;
 pub use graph::{bind_symbols, graph, node};
+pub use kernel::{KernelBuffer, kernel};
