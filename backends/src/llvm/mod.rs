@@ -1,0 +1,151 @@
+//! Loop kernels to machine code by LLVM, through inkwell.
+//!
+//! [`emit`] turns a kernel into LLVM IR; `target` describes the machine; `jit` loads objects into this process.
+//! Kernels are compiled in modules of a few, each in its own LLVM context, on several threads; how they are grouped
+//! doesn't depend on the number of threads, so the objects don't either.
+
+mod build;
+mod cast;
+mod emit;
+mod index;
+mod jit;
+mod memory;
+mod reduce;
+mod scalar;
+mod target;
+
+pub use jit::Library;
+
+use crate::{CpuFeatures, CpuOptions, Object, TextKind};
+use aic_ir::ensure;
+use aic_ir::error::{Error, Result};
+use aic_ir::kernel::Kernel;
+use inkwell::context::Context;
+use inkwell::module::Module;
+use inkwell::passes::PassBuilderOptions;
+use inkwell::targets::FileType;
+use std::collections::HashSet;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use target::{Machine, Target};
+
+/// Kernels in one module: enough to share LLVM's cost per module, few enough to keep every thread busy.
+const KERNELS_PER_MODULE: usize = 4;
+
+pub(crate) fn compile(kernels: &[Kernel], options: &CpuOptions) -> Result<Vec<Object>> {
+    check_names(kernels)?;
+    let target = Machine::new(options)?.target()?;
+    let groups: Vec<&[Kernel]> = kernels.chunks(KERNELS_PER_MODULE).collect();
+    let next = AtomicUsize::new(0);
+    let work = || -> Result<Vec<(usize, Object)>> {
+        let machine = Machine::new(options)?;
+        let mut done = Vec::new();
+        loop {
+            let at = next.fetch_add(1, Ordering::Relaxed);
+            let Some(group) = groups.get(at) else { return Ok(done) };
+            done.push((at, object(group, &machine, &target, options)?));
+        }
+    };
+    let mut objects = in_parallel(threads(options).min(groups.len()), work)?;
+    objects.sort_by_key(|(at, _)| *at);
+    Ok(objects.into_iter().map(|(_, object)| object).collect())
+}
+
+pub(crate) fn emit_text(kernels: &[Kernel], options: &CpuOptions, kind: TextKind) -> Result<String> {
+    check_names(kernels)?;
+    let machine = Machine::new(options)?;
+    let target = machine.target()?;
+    let context = Context::create();
+    let module = module_of(&context, kernels, &target)?;
+    machine.describe(&module);
+    if kind == TextKind::LlvmIr {
+        return Ok(module.print_to_string().to_string());
+    }
+    optimize(&module, &machine, options)?;
+    if kind == TextKind::OptimizedLlvmIr {
+        return Ok(module.print_to_string().to_string());
+    }
+    let asm = machine.write(&module, FileType::Assembly)?;
+    String::from_utf8(asm).map_err(failed)
+}
+
+pub(crate) fn cpu_features(options: &CpuOptions) -> Result<CpuFeatures> {
+    Machine::new(options)?.cpu_features()
+}
+
+fn check_names(kernels: &[Kernel]) -> Result<()> {
+    let mut names = HashSet::new();
+    for k in kernels {
+        let identifier = k.name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_');
+        ensure!(
+            identifier && !k.name.is_empty(),
+            "`{}` is not a name for a kernel: a C identifier is",
+            k.name
+        );
+        ensure!(names.insert(&k.name), "two kernels are named `{}`", k.name);
+    }
+    Ok(())
+}
+
+fn threads(options: &CpuOptions) -> usize {
+    match options.threads {
+        0 => std::thread::available_parallelism().map_or(1, |n| n.get()),
+        n => n,
+    }
+}
+
+/// What all runs of `work` on `n` threads give; the first error in the order of threads.
+fn in_parallel<T: Send>(n: usize, work: impl Fn() -> Result<Vec<T>> + Sync) -> Result<Vec<T>> {
+    if n <= 1 {
+        return work();
+    }
+    std::thread::scope(|scope| {
+        let handles: Vec<_> = (0..n).map(|_| scope.spawn(&work)).collect();
+        let mut all = Vec::new();
+        for h in handles {
+            all.extend(h.join().map_err(|_| Error::new("a compiler thread panicked"))??);
+        }
+        Ok(all)
+    })
+}
+
+fn object(kernels: &[Kernel], machine: &Machine, target: &Target, options: &CpuOptions) -> Result<Object> {
+    let context = Context::create();
+    let module = module_of(&context, kernels, target)?;
+    machine.describe(&module);
+    optimize(&module, machine, options)?;
+    Ok(Object { bytes: machine.write(&module, FileType::Object)? })
+}
+
+/// A verified module.
+fn module_of<'c>(context: &'c Context, kernels: &[Kernel], target: &Target) -> Result<Module<'c>> {
+    let module = context.create_module("aic");
+    for k in kernels {
+        emit::kernel(context, &module, target, k)?;
+    }
+    module.verify().map_err(|e| {
+        let bad = |k: &&Kernel| {
+            let body = module.get_function(&format!("{}.body", k.name));
+            body.is_some_and(|f| !f.verify(false))
+        };
+        let name = kernels.iter().find(bad).map_or("?", |k| &k.name);
+        Error::new(format!("kernel {name}: LLVM refuses its code: {e}"))
+            .help("this is a bug in aic; please report it")
+    })?;
+    Ok(module)
+}
+
+/// Runs LLVM's passes. Vectors and unrolling are decided in the loop IR, so LLVM's own are off.
+fn optimize(module: &Module, machine: &Machine, options: &CpuOptions) -> Result<()> {
+    let passes = PassBuilderOptions::create();
+    passes.set_loop_vectorization(false);
+    passes.set_loop_slp_vectorization(false);
+    passes.set_loop_interleaving(false);
+    passes.set_loop_unrolling(false);
+    let pipeline = format!("default<O{}>", options.opt_level.min(3));
+    module.run_passes(&pipeline, &machine.machine, passes).map_err(failed)
+}
+
+/// A failure of LLVM itself.
+fn failed(e: impl std::fmt::Display) -> Error {
+    Error::new(format!("LLVM failed: {e}")).help("this is a bug in aic; please report it")
+}

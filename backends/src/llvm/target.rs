@@ -1,0 +1,145 @@
+//! The machine that code is generated for: what the emitter asks about it, and LLVM's own description of it.
+
+use crate::{CpuFeatures, CpuOptions, x86};
+use aic_ir::ensure;
+use aic_ir::error::{Error, Result};
+use aic_ir::scalar::ScalarFn;
+use inkwell::OptimizationLevel;
+use inkwell::attributes::{Attribute, AttributeLoc};
+use inkwell::context::Context;
+use inkwell::module::Module;
+use inkwell::targets::{
+    CodeModel, FileType, InitializationConfig, RelocMode, Target as LlvmTarget, TargetMachine, TargetTriple,
+};
+use inkwell::values::FunctionValue;
+
+/// What the emitter asks about a machine.
+pub(super) struct Target {
+    pub cpu: String,
+    pub features: String,
+    pub vector_bytes: usize,
+    pub f16c: bool,
+    pub max_stack_bytes: i64,
+    /// The C library's functions on `f32` and `f64`.
+    pub libm: fn(ScalarFn) -> Option<(&'static str, &'static str)>,
+}
+
+impl Target {
+    pub fn attributes(&self, context: &Context, function: FunctionValue) {
+        let width = (8 * self.vector_bytes).to_string();
+        let strings = [
+            ("target-cpu", self.cpu.as_str()),
+            ("target-features", self.features.as_str()),
+            ("prefer-vector-width", width.as_str()),
+            ("min-legal-vector-width", width.as_str()),
+            ("frame-pointer", "none"),
+        ];
+        for (key, value) in strings.iter().filter(|(_, value)| !value.is_empty()) {
+            function.add_attribute(AttributeLoc::Function, context.create_string_attribute(key, value));
+        }
+        let nounwind = Attribute::get_named_enum_kind_id("nounwind");
+        function.add_attribute(AttributeLoc::Function, context.create_enum_attribute(nounwind, 0));
+    }
+}
+
+/// LLVM's description of the machine, which compiles modules.
+pub(super) struct Machine {
+    pub machine: TargetMachine,
+    cpu: String,
+    features: String,
+}
+
+impl Machine {
+    pub fn new(options: &CpuOptions) -> Result<Machine> {
+        let supported = options.triple.starts_with("x86_64") && options.triple.contains("linux");
+        ensure!(supported, "target `{}` is not supported; `{}` is", options.triple, x86::TRIPLE);
+        ensure!(!options.cpu.contains('\0') && !options.triple.contains('\0'), "a NUL in a CPU's name");
+        LlvmTarget::initialize_x86(&InitializationConfig::default());
+        let triple = TargetTriple::create(&options.triple);
+        let target = LlvmTarget::from_triple(&triple)
+            .map_err(|e| Error::new(format!("LLVM has no target `{}`: {e}", options.triple)))?;
+        let (cpu, features) = cpu_and_features(options)?;
+        let level = match options.opt_level {
+            0 => OptimizationLevel::None,
+            1 => OptimizationLevel::Less,
+            2 => OptimizationLevel::Default,
+            _ => OptimizationLevel::Aggressive,
+        };
+        let machine = target
+            .create_target_machine(&triple, &cpu, &features, level, RelocMode::PIC, CodeModel::Default)
+            .ok_or_else(|| Error::new(format!("LLVM has no machine for {} {cpu}", options.triple)))?;
+        Ok(Machine { machine, cpu, features })
+    }
+
+    /// What the emitter asks, for an x86 machine.
+    pub fn target(&self) -> Result<Target> {
+        let features = self.cpu_features()?;
+        Ok(Target {
+            cpu: self.cpu.clone(),
+            features: self.features.clone(),
+            vector_bytes: features.vector_bytes,
+            f16c: features.f16c,
+            max_stack_bytes: x86::MAX_STACK_BYTES,
+            libm: x86::libm,
+        })
+    }
+
+    /// LLVM's C interface doesn't tell a CPU's features, but its instructions do: those it selects for an addition of
+    /// 64-byte vectors, a fused multiply-add and a conversion from half precision.
+    pub fn cpu_features(&self) -> Result<CpuFeatures> {
+        let context = Context::create();
+        let text = "
+            define <16 x float> @add(<16 x float> %a, <16 x float> %b) {
+              %r = fadd <16 x float> %a, %b
+              ret <16 x float> %r
+            }
+            define float @fma(float %a, float %b, float %c) {
+              %r = call float @llvm.fma.f32(float %a, float %b, float %c)
+              ret float %r
+            }
+            define <4 x float> @half(<4 x half> %a) {
+              %r = fpext <4 x half> %a to <4 x float>
+              ret <4 x float> %r
+            }
+            declare float @llvm.fma.f32(float, float, float)";
+        let buffer =
+            inkwell::memory_buffer::MemoryBuffer::create_from_memory_range_copy(text.as_bytes(), "cpu");
+        let module = context.create_module_from_ir(buffer).map_err(super::failed)?;
+        self.describe(&module);
+        let asm = self.write(&module, FileType::Assembly)?;
+        let asm = String::from_utf8_lossy(&asm);
+        let vector_bytes = match () {
+            _ if asm.contains("%zmm") => 64,
+            _ if asm.contains("%ymm") => 32,
+            _ => 16,
+        };
+        Ok(CpuFeatures { vector_bytes, fma: asm.contains("vfm"), f16c: asm.contains("vcvtph2ps") })
+    }
+
+    /// Notes in the module which machine it is for.
+    pub fn describe(&self, module: &Module) {
+        module.set_triple(&self.machine.get_triple());
+        module.set_data_layout(&self.machine.get_target_data().get_data_layout());
+    }
+
+    /// Generates code.
+    pub fn write(&self, module: &Module, kind: FileType) -> Result<Vec<u8>> {
+        let buffer = self.machine.write_to_memory_buffer(module, kind).map_err(super::failed)?;
+        Ok(buffer.as_slice().to_vec())
+    }
+}
+
+fn cpu_and_features(options: &CpuOptions) -> Result<(String, String)> {
+    if options.cpu == "native" {
+        let host = cfg!(target_arch = "x86_64");
+        ensure!(host, "`--cpu native` needs an x86-64 machine; name a CPU such as x86-64-v3");
+        let cpu = TargetMachine::get_host_cpu_name().to_string();
+        return Ok((cpu, TargetMachine::get_host_cpu_features().to_string()));
+    }
+    ensure!(
+        x86::CPUS.contains(&options.cpu.as_str()),
+        "LLVM knows no x86-64 CPU named `{}`; `native`, `x86-64-v3` and `x86-64-v4` are some",
+        options.cpu
+    );
+    Ok((options.cpu.clone(), String::new()))
+}

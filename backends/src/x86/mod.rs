@@ -1,0 +1,145 @@
+//! x86-64: the machine's tables. The code generator is [`crate::llvm`].
+
+use crate::{Backend, compile};
+use aic_ir::dtype::DType;
+use aic_ir::kernel::Scope;
+use aic_ir::scalar::ScalarFn;
+
+/// The platform when none is given.
+pub const TRIPLE: &str = "x86_64-unknown-linux-gnu";
+
+/// The line of [`crate::BACKENDS`].
+pub const BACKEND: Backend = Backend {
+    name: "x86",
+    about: "x86-64 machine code, by LLVM",
+    available: cfg!(feature = "llvm"),
+    dtypes: DTYPES,
+    scopes: SCOPES,
+    compile,
+};
+
+const DTYPES: &[DType] = &[
+    DType::F64,
+    DType::F32,
+    DType::F16,
+    DType::BF16,
+    DType::I8,
+    DType::I16,
+    DType::I32,
+    DType::I64,
+    DType::U8,
+    DType::U16,
+    DType::U32,
+    DType::U64,
+    DType::Bool,
+];
+
+/// Shared and NPU memories don't exist; a workspace is passed by the caller.
+const SCOPES: &[Scope] = &[Scope::Global, Scope::Register, Scope::Stack, Scope::Workspace];
+
+/// The largest buffer in registers or on the stack, in bytes: threads have small stacks.
+pub const MAX_STACK_BYTES: i64 = 1 << 20;
+
+/// The C library's function for `f32` and `f64`; `None` where instructions do it.
+pub fn libm(f: ScalarFn) -> Option<(&'static str, &'static str)> {
+    Some(match f {
+        ScalarFn::Exp => ("expf", "exp"),
+        ScalarFn::Log => ("logf", "log"),
+        ScalarFn::Sin => ("sinf", "sin"),
+        ScalarFn::Cos => ("cosf", "cos"),
+        ScalarFn::Tan => ("tanf", "tan"),
+        ScalarFn::Asin => ("asinf", "asin"),
+        ScalarFn::Acos => ("acosf", "acos"),
+        ScalarFn::Atan => ("atanf", "atan"),
+        ScalarFn::Sinh => ("sinhf", "sinh"),
+        ScalarFn::Cosh => ("coshf", "cosh"),
+        ScalarFn::Tanh => ("tanhf", "tanh"),
+        ScalarFn::Asinh => ("asinhf", "asinh"),
+        ScalarFn::Acosh => ("acoshf", "acosh"),
+        ScalarFn::Atanh => ("atanhf", "atanh"),
+        ScalarFn::Erf => ("erff", "erf"),
+        ScalarFn::Softplus => ("log1pf", "log1p"),
+        ScalarFn::Sigmoid => ("expf", "exp"),
+        ScalarFn::Pow => ("powf", "pow"),
+        ScalarFn::Rem | ScalarFn::Mod => ("fmodf", "fmod"),
+        _ => return None,
+    })
+}
+
+/// The CPUs that can be asked for besides `native`: the 64-bit ones that LLVM 22 knows. Any other name makes LLVM end
+/// the process.
+pub const CPUS: &[&str] = &[
+    "x86-64",
+    "x86-64-v2",
+    "x86-64-v3",
+    "x86-64-v4",
+    "alderlake",
+    "amdfam10",
+    "arrowlake",
+    "arrowlake-s",
+    "athlon-fx",
+    "athlon64",
+    "athlon64-sse3",
+    "atom",
+    "barcelona",
+    "bdver1",
+    "bdver2",
+    "bdver3",
+    "bdver4",
+    "bonnell",
+    "broadwell",
+    "btver1",
+    "btver2",
+    "cannonlake",
+    "cascadelake",
+    "clearwaterforest",
+    "cooperlake",
+    "core-avx-i",
+    "core-avx2",
+    "core2",
+    "corei7",
+    "corei7-avx",
+    "diamondrapids",
+    "emeraldrapids",
+    "generic",
+    "goldmont",
+    "goldmont-plus",
+    "gracemont",
+    "grandridge",
+    "graniterapids",
+    "graniterapids-d",
+    "haswell",
+    "icelake-client",
+    "icelake-server",
+    "ivybridge",
+    "k8",
+    "k8-sse3",
+    "knl",
+    "knm",
+    "lunarlake",
+    "meteorlake",
+    "nehalem",
+    "nocona",
+    "novalake",
+    "opteron",
+    "opteron-sse3",
+    "pantherlake",
+    "penryn",
+    "raptorlake",
+    "rocketlake",
+    "sandybridge",
+    "sapphirerapids",
+    "sierraforest",
+    "silvermont",
+    "skylake",
+    "skylake-avx512",
+    "tigerlake",
+    "tremont",
+    "westmere",
+    "wildcatlake",
+    "znver1",
+    "znver2",
+    "znver3",
+    "znver4",
+    "znver5",
+];

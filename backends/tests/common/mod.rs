@@ -1,0 +1,151 @@
+//! What the tests of code generators share: building small kernels and running them on arrays.
+#![allow(dead_code)]
+
+use aic_backends::{CpuOptions, KernelFn, Library, compile};
+use aic_ir::dim::{Dim, Range, Sym};
+use aic_ir::dtype::DType;
+use aic_ir::kernel::{Buffer, Expr, Kernel, Param, Scope, Stmt};
+use aic_ir::scalar::Scalar;
+use aic_ir::tensor::{read_scalar, write_scalar};
+use std::ffi::c_void;
+
+/// A buffer parameter.
+pub fn param(name: &str, dtype: DType, len: i64, writable: bool) -> Param {
+    let buffer = Buffer { name: Sym::new(name), dtype, len: len.into(), scope: Scope::Global };
+    Param { buffer, writable }
+}
+
+/// A kernel without symbols.
+pub fn kernel(name: &str, params: Vec<Param>, body: Vec<Stmt>) -> Kernel {
+    Kernel { name: name.into(), params, symbols: Vec::new(), body }
+}
+
+pub fn sym(name: &str) -> Sym {
+    Sym::new(name)
+}
+
+pub fn dim(name: &str) -> Dim {
+    Dim::named(name)
+}
+
+pub fn symbol(name: &str, lo: i64, hi: i64) -> (Sym, Range) {
+    (Sym::new(name), Range::new(lo, hi))
+}
+
+/// `base, base + 1, ..`; a scalar index for one lane.
+pub fn lanes(base: Dim, n: u32) -> Expr {
+    match n {
+        1 => Expr::Index(base),
+        _ => Expr::Ramp { base, stride: 1.into(), lanes: n },
+    }
+}
+
+pub fn load(buffer: &str, index: Expr) -> Expr {
+    Expr::Load { buffer: sym(buffer), index: index.into(), mask: None }
+}
+
+pub fn load_masked(buffer: &str, index: Expr, mask: Expr) -> Expr {
+    Expr::Load { buffer: sym(buffer), index: index.into(), mask: Some(mask.into()) }
+}
+
+pub fn store(buffer: &str, index: Expr, value: Expr) -> Stmt {
+    Stmt::Store { buffer: sym(buffer), index, value, mask: None }
+}
+
+pub fn store_masked(buffer: &str, index: Expr, value: Expr, mask: Expr) -> Stmt {
+    Stmt::Store { buffer: sym(buffer), index, value, mask: Some(mask) }
+}
+
+/// A scalar in `n` lanes.
+pub fn splat(e: Expr, n: u32) -> Expr {
+    if n == 1 { e } else { Expr::Broadcast(e.into(), n) }
+}
+
+pub fn serial(var: &str, n: i64, body: Vec<Stmt>) -> Stmt {
+    Stmt::serial(&sym(var), n.into(), body)
+}
+
+pub fn alloc(name: &str, dtype: DType, len: i64, scope: Scope) -> Stmt {
+    Stmt::Alloc(Buffer { name: sym(name), dtype, len: len.into(), scope })
+}
+
+/// Compiled kernels for this machine.
+pub fn build(kernels: &[Kernel]) -> Library {
+    Library::load(&compile(kernels, &CpuOptions::default()).unwrap()).unwrap()
+}
+
+/// An array of a kernel: bytes at an address that is a multiple of the element's size and of nothing more.
+pub struct Array {
+    dtype: DType,
+    bytes: Vec<u8>,
+    offset: usize,
+    len: usize,
+}
+
+/// Bytes after the last element that nothing may touch.
+const GUARD: usize = 64;
+
+impl Array {
+    pub fn new(dtype: DType, values: impl IntoIterator<Item = Scalar>) -> Array {
+        let mut data = Vec::new();
+        values.into_iter().for_each(|v| write_scalar(dtype, v, &mut data));
+        let mut bytes = vec![0xa5; data.len() + 64 + GUARD];
+        let offset = bytes.as_ptr().align_offset(64) % 64;
+        let offset = if offset + dtype.size() <= 64 { offset + dtype.size() } else { offset };
+        bytes[offset..offset + data.len()].copy_from_slice(&data);
+        Array { dtype, bytes, offset, len: data.len() / dtype.size() }
+    }
+
+    pub fn zeros(dtype: DType, n: usize) -> Array {
+        Array::new(dtype, (0..n).map(|_| Scalar::zero(dtype)))
+    }
+
+    pub fn f32(values: impl IntoIterator<Item = f32>) -> Array {
+        Array::new(DType::F32, values.into_iter().map(|v| Scalar::F(v.into())))
+    }
+
+    pub fn i64(values: impl IntoIterator<Item = i64>) -> Array {
+        Array::new(DType::I64, values.into_iter().map(Scalar::I))
+    }
+
+    pub fn get(&self, i: usize) -> Scalar {
+        assert!(i < self.len);
+        let n = self.dtype.size();
+        read_scalar(self.dtype, &self.bytes[self.offset + i * n..self.offset + (i + 1) * n])
+    }
+
+    pub fn scalars(&self) -> Vec<Scalar> {
+        (0..self.len).map(|i| self.get(i)).collect()
+    }
+
+    pub fn floats(&self) -> Vec<f64> {
+        self.scalars().into_iter().map(Scalar::as_f64).collect()
+    }
+
+    fn pointer(&mut self) -> *mut c_void {
+        self.bytes[self.offset..].as_mut_ptr().cast()
+    }
+
+    fn check_guard(&self) {
+        let end = self.offset + self.len * self.dtype.size();
+        let untouched = |b: &[u8]| b.iter().all(|b| *b == 0xa5);
+        assert!(
+            untouched(&self.bytes[..self.offset]) && untouched(&self.bytes[end..]),
+            "wrote out of bounds"
+        );
+    }
+}
+
+/// Calls a kernel's code on arrays, which must be as large as it was promised.
+pub fn call(f: KernelFn, arrays: &mut [&mut Array], symbols: &[i64], begin: i64, end: i64) {
+    let pointers: Vec<*mut c_void> = arrays.iter_mut().map(|a| a.pointer()).collect();
+    // SAFETY: the tests pass what their kernels declare.
+    unsafe { f(pointers.as_ptr(), symbols.as_ptr(), begin, end) };
+    arrays.iter().for_each(|a| a.check_guard());
+}
+
+/// Compiles one kernel and calls it.
+pub fn run(k: &Kernel, arrays: &mut [&mut Array], symbols: &[i64]) {
+    let library = build(std::slice::from_ref(k));
+    call(library.get(&k.name).unwrap(), arrays, symbols, 0, 0);
+}
