@@ -110,7 +110,7 @@ pub fn body(nest: &Nest, s: &Schedule) -> Vec<Stmt> {
             .sum()
     };
     let rows_outside = match (size(roles.scalar), size(roles.vector)) {
-        (Some(a), Some(b)) => a > b,
+        (Some(a), Some(b)) => a > b && !rows.steps().is(1),
         _ => false,
     };
     let (jt, it) = (Sym::new("jt"), Sym::new("it"));
