@@ -141,7 +141,6 @@ pub fn body(nest: &Nest, s: &Schedule) -> Vec<Stmt> {
 
 /// How an axis is cut into tiles: whole ones, and one partial one at the end.
 struct Tiles {
-    extent: Dim,
     /// Elements of a whole tile.
     width: i64,
     /// Whole tiles.
@@ -164,20 +163,8 @@ struct Part {
 impl Tiles {
     fn new(extent: &Dim, width: i64, unit: i64) -> Tiles {
         match extent.as_const() {
-            Some(n) => Tiles {
-                extent: extent.clone(),
-                width,
-                whole: (n / width).into(),
-                rest: n % width,
-                unknown: false,
-            },
-            None => Tiles {
-                extent: extent.clone(),
-                width: unit,
-                whole: extent.ceil_div(&unit.into()),
-                rest: 0,
-                unknown: true,
-            },
+            Some(n) => Tiles { width, whole: (n / width).into(), rest: n % width, unknown: false },
+            None => Tiles { width: unit, whole: extent.ceil_div(&unit.into()), rest: 0, unknown: true },
         }
     }
 
