@@ -92,10 +92,18 @@ impl Lowering<'_> {
                 let outputs = self.launches(n.op.keyword(), &c, &inputs, &n.origin)?;
                 self.buffers.extend(n.outputs.iter().copied().zip(outputs));
             }
-            _ => {
-                let reason = format!("operator {} has no kernel yet", n.op.keyword());
-                self.host(id, n, inputs, &y, reason);
-            }
+            _ => match n.op.kernel(&x, &y) {
+                Some(kernel) => {
+                    let outputs: Vec<usize> = y.iter().map(|t| self.result(t)).collect();
+                    let work = kernel.params.iter().map(|p| &p.buffer.len).sum();
+                    self.buffers.extend(n.outputs.iter().copied().zip(outputs.iter().copied()));
+                    self.push(n.op.keyword(), kernel, [inputs, outputs].concat(), work, &n.origin);
+                }
+                None => {
+                    let reason = format!("operator {} has no kernel yet", n.op.keyword());
+                    self.host(id, n, inputs, &y, reason);
+                }
+            },
         }
         Ok(())
     }
@@ -155,22 +163,27 @@ impl Lowering<'_> {
     ) -> Result<()> {
         let (_, kernel) = schedule::kernel("", c, self.target)?;
         args.push(out);
-        let step = |kernel_idx, k: &Kernel| Step::Launch {
-            kernel: kernel_idx,
-            args,
-            symbols: k.symbols.iter().map(|(s, _)| Dim::sym(s)).collect(),
-            extent: k.parallel_extent(),
-            work: c.flops() + self.program.buffers[out].ty.numel(),
-            origin: origin.to_vec(),
-        };
+        let work = c.flops() + self.program.buffers[out].ty.numel();
+        self.push(name, kernel, args, work, origin);
+        Ok(())
+    }
+
+    /// Adds a launch; an equal kernel that is there already serves again.
+    fn push(&mut self, name: &str, kernel: Kernel, args: Vec<usize>, work: Dim, origin: &[Arc<str>]) {
         let key = format!("{kernel:?}");
-        let at = self.kernels.get(&key).copied().unwrap_or(self.program.kernels.len());
-        self.program.steps.push(step(at, &kernel));
-        if at == self.program.kernels.len() {
-            self.kernels.insert(key, at);
+        let next = self.program.kernels.len();
+        let at = *self.kernels.entry(key).or_insert(next);
+        self.program.steps.push(Step::Launch {
+            kernel: at,
+            args,
+            symbols: kernel.symbols.iter().map(|(s, _)| Dim::sym(s)).collect(),
+            extent: kernel.parallel_extent(),
+            work,
+            origin: origin.to_vec(),
+        });
+        if at == next {
             self.program.kernels.push(Kernel { name: format!("{name}_{at}"), ..kernel });
         }
-        Ok(())
     }
 
     /// Makes `value` output `k`: its buffer moves to the caller's memory, or is copied there where it can't.

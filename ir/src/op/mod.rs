@@ -13,6 +13,7 @@ mod elementwise;
 mod gather;
 mod image;
 mod index;
+mod loops;
 mod nms;
 mod number;
 mod pool;
@@ -52,6 +53,7 @@ use crate::compute::Compute;
 use crate::dim::{Dim, Sym};
 use crate::dtype::DType;
 use crate::error::Result;
+use crate::kernel::Kernel;
 use crate::scalar::ScalarFn;
 use crate::tensor::Tensor;
 use crate::types::Type;
@@ -69,6 +71,12 @@ pub trait Operator: Sized {
 
     /// The compute definition, for operators that are expressions.
     fn compute(&self, _x: &[Type], _y: &[Type]) -> Option<Compute> {
+        None
+    }
+
+    /// The loops themselves, over operands `x0, x1, ..` and results `y0, y1, ..`, for operators that are no
+    /// expressions. Indices that are data are clamped, never followed out of bounds.
+    fn kernel(&self, _x: &[Type], _y: &[Type]) -> Option<Kernel> {
         None
     }
 
@@ -139,6 +147,9 @@ macro_rules! ops {
 
             /// The compute definition, for operators that are expressions; `x` and `y` are the types of operands and results.
             pub fn compute(&self, x: &[Type], y: &[Type]) -> Option<Compute> { match self { $(Op::$name(o) => o.compute(x, y)),* } }
+
+            /// The loops, for operators that build them themselves; its name is empty.
+            pub fn kernel(&self, x: &[Type], y: &[Type]) -> Option<Kernel> { match self { $(Op::$name(o) => o.kernel(x, y)),* } }
 
             /// Random instances, one sampler per operator.
             pub const SAMPLERS: &[(&str, fn(&mut Rng) -> Sample)] = &[$(($name::KEYWORD, $name::sample)),*];

@@ -6,10 +6,12 @@
 use super::attr::word_attr;
 use super::gather::{check_elements, check_indices, elements_operands, vector_len, vector_operand, wrapped};
 use super::shape::{each_index, element, position};
-use super::{Operand, Operator, Rng, Sample, op};
+use super::{Operand, Operator, Rng, Sample, flatten, loops, op};
+use crate::dim::{Dim, Sym};
 use crate::dtype::DType;
 use crate::ensure;
 use crate::error::Result;
+use crate::kernel::{Kernel, Stmt};
 use crate::scalar::{Scalar, ScalarFn};
 use crate::tensor::{Tensor, read_scalar, write_scalar};
 use crate::types::Type;
@@ -67,6 +69,16 @@ impl ScatterReduction {
         }
     }
 
+    /// The statement that applies the update at `from` to the element at `to`.
+    fn statement(self, dtype: DType, to: Dim, from: Dim) -> Stmt {
+        let update = loops::load("x2", from);
+        let value = match self.combine() {
+            None => update,
+            Some(f) => loops::apply(f, dtype, vec![loops::load("y0", to.clone()), update]),
+        };
+        loops::store("y0", to, value)
+    }
+
     fn sample(rng: &mut Rng) -> (ScatterReduction, DType) {
         let reduction = rng.pick(ScatterReduction::ALL);
         let n = if reduction == ScatterReduction::None { 13 } else { 12 };
@@ -109,6 +121,20 @@ impl Operator for ScatterElements {
             Ok(())
         })?;
         Ok(vec![Tensor::new(x.dtype(), x.shape().to_vec(), data.into())?])
+    }
+
+    fn kernel(&self, x: &[Type], y: &[Type]) -> Option<Kernel> {
+        let (data, indices) = (&x[0], &x[1]);
+        let vars: Vec<(Sym, Dim)> =
+            indices.dims.iter().enumerate().map(|(k, d)| (Sym::new(&format!("i{k}")), d.clone())).collect();
+        let i: Vec<Dim> = vars.iter().map(|(v, _)| Dim::sym(v)).collect();
+        let from = flatten(&i, &indices.dims);
+        let mut body = Vec::new();
+        let mut to = i;
+        to[self.axis] =
+            loops::wrapped_index(&mut body, "at", indices.dtype, from.clone(), &data.dims[self.axis]);
+        body.push(self.reduction.statement(data.dtype, flatten(&to, &data.dims), from));
+        Some(loops::kernel(x, y, loops::copy_then(data, loops::serial(&vars, body))))
     }
 
     fn sample(rng: &mut Rng) -> Sample {
@@ -162,6 +188,26 @@ impl Operator for ScatterNd {
             Ok(())
         })?;
         Ok(vec![Tensor::new(x.dtype(), x.shape().to_vec(), data.into())?])
+    }
+
+    fn kernel(&self, x: &[Type], y: &[Type]) -> Option<Kernel> {
+        let (data, indices) = (&x[0], &x[1]);
+        let r = indices.rank() - 1;
+        let q = vector_len(indices).ok()?;
+        let (vector, e) = (Sym::new("vector"), Sym::new("e1"));
+        let run: Dim = data.dims[q..].iter().product();
+        let (mut body, mut to) = (Vec::new(), Dim::from(0));
+        for (k, d) in data.dims[..q].iter().enumerate() {
+            let from = Dim::sym(&vector) * q.into() + k.into();
+            let at = loops::wrapped_index(&mut body, &format!("at{k}"), indices.dtype, from, d);
+            to = to * d.clone() + at;
+        }
+        let there = to * run.clone() + Dim::sym(&e);
+        let from = Dim::sym(&vector) * run.clone() + Dim::sym(&e);
+        body.push(Stmt::serial(&e, run, vec![self.reduction.statement(data.dtype, there, from)]));
+        let vectors: Dim = indices.dims[..r].iter().product();
+        let updates = loops::serial(&[(vector, vectors)], body);
+        Some(loops::kernel(x, y, loops::copy_then(data, updates)))
     }
 
     fn sample(rng: &mut Rng) -> Sample {

@@ -5,12 +5,13 @@
 
 use super::reduce::compare;
 use super::shape::{concrete, each_index, position, strides, take, take_by};
-use super::{Operand, Operator, Rng, Sample, op};
-use crate::dim::Dim;
+use super::{Operand, Operator, Rng, Sample, loops, op};
+use crate::dim::{Dim, Sym};
 use crate::dtype::DType;
 use crate::ensure;
 use crate::error::Result;
-use crate::scalar::Scalar;
+use crate::kernel::{Expr, Kernel, Stmt};
+use crate::scalar::{Scalar, ScalarFn};
 use crate::tensor::Tensor;
 use crate::types::Type;
 use std::cmp::Ordering;
@@ -33,6 +34,47 @@ op! {
         /// Whether the largest are taken, else the smallest.
         largest: bool,
     }
+}
+
+/// The most comparisons per line that [`TopK`] makes by selection.
+const SELECTION_LIMIT: i64 = 1 << 22;
+
+impl TopK {
+    /// Whether `a` comes before `b` for its value alone. NaN is the largest.
+    fn beats(&self, dtype: DType, a: &Expr, b: &Expr) -> Expr {
+        let (hi, lo) = if self.largest { (a, b) } else { (b, a) };
+        let greater = gt(wide(dtype, hi), wide(dtype, lo));
+        if !dtype.is_float() {
+            return greater;
+        }
+        or(greater, and(is_nan(dtype, hi), Expr::call(ScalarFn::Not, [is_nan(dtype, lo)])))
+    }
+}
+
+/// Whether two values are equal, or both NaN.
+fn same(dtype: DType, a: &Expr, b: &Expr) -> Expr {
+    let equal = Expr::call(ScalarFn::Eq, [wide(dtype, a), wide(dtype, b)]);
+    if dtype.is_float() { or(equal, and(is_nan(dtype, a), is_nan(dtype, b))) } else { equal }
+}
+
+fn wide(dtype: DType, e: &Expr) -> Expr {
+    if dtype.compute() == dtype { e.clone() } else { Expr::Cast(dtype.compute(), e.clone().into()) }
+}
+
+fn is_nan(dtype: DType, e: &Expr) -> Expr {
+    Expr::call(ScalarFn::IsNan, [wide(dtype, e)])
+}
+
+fn gt(a: Expr, b: Expr) -> Expr {
+    Expr::call(ScalarFn::Gt, [a, b])
+}
+
+fn and(a: Expr, b: Expr) -> Expr {
+    Expr::call(ScalarFn::And, [a, b])
+}
+
+fn or(a: Expr, b: Expr) -> Expr {
+    Expr::call(ScalarFn::Or, [a, b])
 }
 
 impl Operator for TopK {
@@ -76,6 +118,59 @@ impl Operator for TopK {
             Ok(())
         })?;
         Ok(vec![take(x, shape.clone(), &at)?, Tensor::from_vec(shape, &indices)?])
+    }
+
+    /// A line at a time, by selection: the `j`th result is the best of those that come after the one before it.
+    /// That takes `n * k` steps, so there are no loops for large products; those are left to the interpreter's sort.
+    fn kernel(&self, x: &[Type], y: &[Type]) -> Option<Kernel> {
+        let (x0, dims) = (&x[0], &x[0].dims);
+        let n = dims[self.axis].clone();
+        if n.as_const()?.checked_mul(self.k.as_const()?)? > SELECTION_LIMIT {
+            return None;
+        }
+        let dtype = x0.dtype;
+        let (line, i, j) = (Sym::new("line"), Sym::new("i"), Sym::new("j"));
+        let inner: Dim = dims[self.axis + 1..].iter().product();
+        let outer: Dim = dims[..self.axis].iter().product();
+        let (row, column) = (Dim::sym(&line).floor_div(&inner), Dim::sym(&line).modulo(&inner));
+        let address = |extent: &Dim, at: &Sym| {
+            (row.clone() * extent.clone() + Dim::sym(at)) * inner.clone() + column.clone()
+        };
+        let held = |name: &str| loops::load(name, 0.into());
+        let keep = |name: &str, value: Expr| loops::store(name, 0.into(), value);
+
+        let mut step = Vec::new();
+        let v = loops::bind(&mut step, "v", loops::load("x0", address(&n, &i)), dtype);
+        let here = Expr::Index(Dim::sym(&i));
+        let later = and(same(dtype, &v, &held("last")), gt(here.clone(), held("last_at")));
+        let first = Expr::call(ScalarFn::Lt, [held("last_at"), Expr::int(0)]);
+        let candidate = or(first, or(self.beats(dtype, &held("last"), &v), later));
+        let none = Expr::call(ScalarFn::Lt, [held("best_at"), Expr::int(0)]);
+        let better = and(candidate, or(none, self.beats(dtype, &v, &held("best"))));
+        let better = loops::bind(&mut step, "better", better, DType::Bool);
+        let choose = |new: Expr, old: Expr| Expr::call(ScalarFn::Select, [better.clone(), new, old]);
+        step.push(keep("best", choose(v.clone(), held("best"))));
+        step.push(keep("best_at", choose(here, held("best_at"))));
+
+        let round = vec![
+            keep("best", Expr::Const(dtype, Scalar::zero(dtype))),
+            keep("best_at", Expr::int(-1)),
+            Stmt::serial(&i, n, step),
+            loops::store("y0", address(&self.k, &j), held("best")),
+            loops::store("y1", address(&self.k, &j), held("best_at")),
+            keep("last", held("best")),
+            keep("last_at", held("best_at")),
+        ];
+        let body = vec![
+            loops::register("best", dtype),
+            loops::register("best_at", DType::I64),
+            loops::register("last", dtype),
+            loops::register("last_at", DType::I64),
+            keep("last", Expr::Const(dtype, Scalar::zero(dtype))),
+            keep("last_at", Expr::int(-1)),
+            Stmt::serial(&j, self.k.clone(), round),
+        ];
+        Some(loops::kernel(x, y, vec![loops::parallel(&line, outer * inner, body)]))
     }
 
     fn sample(rng: &mut Rng) -> Sample {
