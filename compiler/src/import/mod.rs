@@ -7,5 +7,6 @@ pub mod external;
 pub mod file;
 pub mod json;
 pub mod load;
+pub mod onnx;
 pub mod payload;
 pub mod proto;
