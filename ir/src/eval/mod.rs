@@ -3,8 +3,10 @@
 mod compute;
 mod graph;
 mod kernel;
+mod program;
 mod races;
 
 pub use compute::compute;
 pub use graph::{bind_symbols, graph, node};
 pub use kernel::{KernelBuffer, kernel};
+pub use program::program;
