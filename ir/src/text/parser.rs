@@ -142,6 +142,14 @@ impl<'a> Parser<'a> {
         Ok(Sym::new(&self.name(what)?))
     }
 
+    /// `@name`
+    pub(super) fn global(&mut self, what: &str) -> Result<String> {
+        let Token::Global(name) = self.peek() else { return Err(self.expected(what)) };
+        let name = name.clone();
+        self.skip();
+        Ok(name)
+    }
+
     pub(super) fn string(&mut self, what: &str) -> Result<String> {
         let Token::Str(s) = self.peek() else { return Err(self.expected(what)) };
         let s = s.clone();
@@ -158,6 +166,15 @@ impl<'a> Parser<'a> {
                 Ok(n)
             }
             Err(_) => Err(self.error(format_args!("expected {what}, but {digits} is too large"))),
+        }
+    }
+
+    /// An integer that may be negative.
+    pub(super) fn number(&mut self) -> Result<i64> {
+        let start = self.offset();
+        match self.term()?.as_const() {
+            Some(n) => Ok(n),
+            None => Err(self.error_at(start, "expected an integer")),
         }
     }
 

@@ -195,7 +195,8 @@ fn tensor(f: &mut Formatter<'_>, t: &Tensor) -> Result {
     f.write_char(']')
 }
 
-fn element(f: &mut Formatter<'_>, dtype: DType, x: Scalar, bytes: &[u8]) -> Result {
+/// An element's value; a NaN that isn't the usual one is printed by its bits.
+pub(super) fn element(f: &mut Formatter<'_>, dtype: DType, x: Scalar, bytes: &[u8]) -> Result {
     let Scalar::F(value) = x else { return write!(f, "{x}") };
     if value.is_nan() {
         let mut usual = Vec::new();
@@ -209,7 +210,7 @@ fn element(f: &mut Formatter<'_>, dtype: DType, x: Scalar, bytes: &[u8]) -> Resu
 }
 
 /// The shortest text that reads back as the same value of the type.
-pub(super) fn float(f: &mut Formatter<'_>, dtype: DType, value: f64) -> Result {
+fn float(f: &mut Formatter<'_>, dtype: DType, value: f64) -> Result {
     let single = value as f32;
     if dtype == DType::F64 || !single.is_finite() || single.fract() == 0.0 {
         write!(f, "{}", Scalar::F(value))
