@@ -95,6 +95,9 @@ pub(crate) fn push_rounded(stages: &mut Vec<Stage>, stage: Stage, to: DType) {
     stages.extend(round);
 }
 
+/// Rows that the reference evaluation works on together, so that the right operand is read less often.
+const ROWS: usize = 8;
+
 fn matmul<T: Number>(a: &Tensor, b: &Tensor, shape: Vec<usize>) -> Result<Tensor> {
     let (m, n, k) = (shape[shape.len() - 2], shape[shape.len() - 1], a.shape()[a.rank() - 1]);
     let batch = &shape[..shape.len() - 2];
@@ -102,12 +105,17 @@ fn matmul<T: Number>(a: &Tensor, b: &Tensor, shape: Vec<usize>) -> Result<Tensor
     let at_b = broadcast_positions(&b.shape()[..b.rank() - 2], batch)?;
     let (rows, columns) = (T::read(a), T::read(b));
     let mut y = filled(numel(&shape)?, T::ZERO)?;
-    for (row, sums) in y.chunks_exact_mut(n.max(1)).enumerate() {
-        let (batch, row) = (row / m, row % m);
-        for (k_idx, &left) in rows[(at_a[batch] * m + row) * k..][..k].iter().enumerate() {
-            let right = &columns[(at_b[batch] * k + k_idx) * n..][..n];
-            for (sum, &right) in sums.iter_mut().zip(right) {
-                *sum = sum.add(left.mul(right));
+    for (batch, y) in y.chunks_exact_mut((m * n).max(1)).enumerate() {
+        let (left, right) = (&rows[at_a[batch] * m * k..], &columns[at_b[batch] * k * n..]);
+        for (block, y) in y.chunks_mut(ROWS * n).enumerate() {
+            for k_idx in 0..k {
+                let right = &right[k_idx * n..][..n];
+                for (row, sums) in y.chunks_exact_mut(n).enumerate() {
+                    let left = left[(block * ROWS + row) * k + k_idx];
+                    for (sum, &right) in sums.iter_mut().zip(right) {
+                        *sum = sum.add(left.mul(right));
+                    }
+                }
             }
         }
     }
