@@ -1,3 +1,6 @@
 //! The compiler as a library: what the command line `aic` is made of.
 
 pub mod import;
+
+pub mod plan;
+pub mod session;
