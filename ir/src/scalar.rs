@@ -87,8 +87,8 @@ impl Scalar {
                 Scalar::U(x) => f64::from(x as f32),
                 _ => f64::from(self.as_f64() as f32),
             }),
-            DType::F16 => Scalar::F(f16::from_f64(self.as_f64()).to_f64()),
-            DType::BF16 => Scalar::F(round_bf16(self.as_f64())),
+            DType::F16 => Scalar::F(f16::from_f32(round_to_odd(self.as_f64())).to_f64()),
+            DType::BF16 => Scalar::F(bf16::from_f32(round_to_odd(self.as_f64())).to_f64()),
             DType::I8 => Scalar::I(i64::from(self.as_i64() as i8)),
             DType::I16 => Scalar::I(i64::from(self.as_i64() as i16)),
             DType::I32 => Scalar::I(i64::from(self.as_i64() as i32)),
@@ -143,9 +143,16 @@ impl Scalar {
     }
 }
 
-/// Rounds to nearest even in bfloat16 directly (going through `f32` could round twice).
-fn round_bf16(x: f64) -> f64 {
-    bf16::from_f64(x).to_f64()
+/// The nearer `f32` where that is exact, else the neighbour with an odd last bit: rounding the result again, to a
+/// shorter type, is right then, which it isn't after rounding to nearest.
+fn round_to_odd(x: f64) -> f32 {
+    let near = x as f32;
+    let exact = f64::from(near);
+    if exact == x || x.is_nan() {
+        return near;
+    }
+    let bits = if exact.abs() > x.abs() { near.to_bits() - 1 } else { near.to_bits() };
+    f32::from_bits(bits | 1)
 }
 
 impl fmt::Display for Scalar {
@@ -413,6 +420,8 @@ impl ScalarFn {
             ScalarFn::Cosh => a.cosh(),
             ScalarFn::Tanh => a.tanh(),
             ScalarFn::Asinh => libm::asinh(a),
+            // The port of the C function answers some numbers below its domain.
+            ScalarFn::Acosh if a < 1.0 => f64::NAN,
             ScalarFn::Acosh => libm::acosh(a),
             ScalarFn::Atanh => libm::atanh(a),
             ScalarFn::Erf => libm::erf(a),

@@ -1,5 +1,5 @@
 //! What the tests of code generators share: building small kernels and running them on arrays.
-#![allow(dead_code)]
+#![allow(dead_code, clippy::unwrap_used)]
 
 use aic_backends::{CpuOptions, KernelFn, Library, compile};
 use aic_ir::dim::{Dim, Range, Sym};
@@ -73,6 +73,107 @@ pub fn alloc(name: &str, dtype: DType, len: i64, scope: Scope) -> Stmt {
 pub fn build(kernels: &[Kernel]) -> Library {
     Library::load(&compile(kernels, &CpuOptions::default()).unwrap()).unwrap()
 }
+
+/// Compiled kernels for some CPU.
+pub fn build_for(cpu: &str, kernels: &[Kernel]) -> Library {
+    let options = CpuOptions { cpu: cpu.into(), ..CpuOptions::default() };
+    Library::load(&compile(kernels, &options).unwrap()).unwrap()
+}
+
+/// The CPUs, of those that tests compile for, whose code this machine runs.
+pub fn cpus() -> Vec<&'static str> {
+    let mut cpus = vec!["native", "x86-64"];
+    if std::is_x86_feature_detected!("avx2") && std::is_x86_feature_detected!("fma") {
+        cpus.push("x86-64-v3");
+    }
+    if std::is_x86_feature_detected!("avx512bw") && std::is_x86_feature_detected!("avx512vl") {
+        cpus.push("x86-64-v4");
+    }
+    cpus
+}
+
+/// Pseudo-random numbers, the same in every run.
+pub struct Random(pub u64);
+
+impl Random {
+    pub fn bits(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let z = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        let z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ (z >> 31)
+    }
+
+    /// From -1 to 1.
+    pub fn unit(&mut self) -> f64 {
+        (self.bits() >> 11) as f64 / (1u64 << 52) as f64 - 1.0
+    }
+
+    /// A value of the type: special ones, small ones, any bits.
+    pub fn scalar(&mut self, dtype: DType) -> Scalar {
+        let special = SPECIAL[self.bits() as usize % SPECIAL.len()];
+        let value = match (self.bits() % 4, dtype) {
+            (0, t) if t.is_float() => Scalar::F(special),
+            (1, t) if t.is_float() => Scalar::F(self.unit() * 20.0),
+            (2, t) if t.is_float() => Scalar::F(self.unit()),
+            (_, DType::F64) => Scalar::F(f64::from_bits(self.bits())),
+            (_, t) if t.is_float() => Scalar::F(f32::from_bits(self.bits() as u32).into()),
+            (0, t) => [Scalar::lowest(t), Scalar::highest(t), Scalar::zero(t)][self.bits() as usize % 3],
+            (1, t) if t.is_signed() => Scalar::I(self.bits() as i64 % 20),
+            (1, _) => Scalar::U(self.bits() % 20),
+            _ => Scalar::U(self.bits()),
+        };
+        value.cast(dtype)
+    }
+}
+
+/// Floats at which something happens.
+const SPECIAL: &[f64] = &[
+    0.0,
+    -0.0,
+    1.0,
+    -1.0,
+    0.5,
+    -0.5,
+    1.5,
+    2.5,
+    -2.5,
+    3.0,
+    10.0,
+    88.0,
+    -88.0,
+    104.0,
+    -104.0,
+    710.0,
+    -746.0,
+    f64::INFINITY,
+    f64::NEG_INFINITY,
+    f64::NAN,
+    f64::MAX,
+    f64::MIN_POSITIVE,
+    5e-324,
+    3.4028234663852886e38,
+    3.4028235677973366e38,
+    1.1754943508222875e-38,
+    1.401298464324817e-45,
+    65504.0,
+    65519.9,
+    65520.0,
+    6.1e-5,
+    5.96e-8,
+    2.98e-8,
+    2147483648.0,
+    -2147483649.0,
+    4294967296.0,
+    9.223372036854775807e18,
+    -9.3e18,
+    1.8446744073709552e19,
+    255.5,
+    256.0,
+    -129.0,
+    1e15,
+    8388608.5,
+    4503599627370496.5,
+];
 
 /// An array of a kernel: bytes at an address that is a multiple of the element's size and of nothing more.
 pub struct Array {
