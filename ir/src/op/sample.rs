@@ -38,7 +38,7 @@ pub enum Values {
     Finite,
     /// Integers in `lo..hi`.
     Between(i64, i64),
-    /// These very values.
+    /// These very values, over and over; zero if there are none.
     Exactly(Vec<Scalar>),
 }
 
@@ -109,7 +109,9 @@ impl Rng {
             Values::Any => self.scalar(dtype, true),
             Values::Finite => self.scalar(dtype, false),
             Values::Between(lo, hi) => Scalar::I(self.range(*lo, *hi)).cast(dtype),
-            Values::Exactly(values) => values[i % values.len()].cast(dtype),
+            Values::Exactly(values) => {
+                values.get(i % values.len().max(1)).map_or(Scalar::zero(dtype), |v| v.cast(dtype))
+            }
         })
     }
 

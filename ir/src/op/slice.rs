@@ -332,7 +332,7 @@ impl Pad {
 
 /// The index of an axis of extent `d` that shows at `at`, counted from the operand's first element.
 fn pad_source(mode: PadMode, at: i64, d: usize, interior: usize) -> Option<usize> {
-    let (d, step) = (d as i64, interior as i64 + 1);
+    let (d, step) = (d as i64, (interior as i64).saturating_add(1));
     let from = match mode {
         _ if d == 0 => return None,
         PadMode::Constant if at % step != 0 => return None,
