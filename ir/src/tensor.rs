@@ -58,17 +58,14 @@ impl Element for bool {
     }
 }
 
-/// The number of elements of a shape; an error where it exceeds the address space.
+/// The number of elements of a shape; an error where its extents other than 0 multiply to more than an address
+/// space holds. So products of extents never overflow, even beside an extent of 0.
 pub fn numel(shape: &[usize]) -> Result<usize> {
-    let mut n = 1usize;
-    for &d in shape {
-        match n.checked_mul(d) {
-            Some(m) if m <= isize::MAX as usize => n = m,
-            _ if shape.contains(&0) => return Ok(0),
-            _ => bail!("a tensor of shape {shape:?} has too many elements"),
-        }
+    let bound = shape.iter().try_fold(1usize, |n, &d| n.checked_mul(d.max(1)));
+    match bound.filter(|&n| n <= isize::MAX as usize) {
+        Some(n) => Ok(if shape.contains(&0) { 0 } else { n }),
+        None => bail!("a tensor of shape {shape:?} has too many elements"),
     }
-    Ok(n)
 }
 
 impl Tensor {

@@ -105,6 +105,12 @@ pub fn broadcast(shapes: &[&[Dim]]) -> Result<Vec<Dim>> {
     Ok(out)
 }
 
+/// Whether extents aren't known to differ: for operators whose reference meaning checks them again.
+pub(crate) fn may_agree(a: &[Dim], b: &[Dim]) -> bool {
+    let differ = |a: &Dim, b: &Dim| (a.clone() - b.clone()).as_const().is_some_and(|d| d != 0);
+    a.len() == b.len() && !a.iter().zip(b).any(|(a, b)| differ(a, b))
+}
+
 fn list(shapes: &[&[Dim]]) -> String {
     shapes.iter().map(|s| format!("{s:?}")).collect::<Vec<_>>().join(" and ")
 }

@@ -6,6 +6,7 @@ use aic_ir::dim::Dim;
 use aic_ir::dtype::DType;
 use aic_ir::op::*;
 use aic_ir::tensor::{Element, Tensor};
+use std::slice::from_ref;
 
 fn tensor<T: Element>(shape: &[usize], values: &[T]) -> Tensor {
     Tensor::from_vec(shape.to_vec(), values).unwrap()
@@ -36,10 +37,10 @@ fn slice() {
         sizes: dims(sizes),
         steps: steps.to_vec(),
     };
-    check(slice(&[1, 4], &[1, 3], &[1, -2]), &[x.clone()], &[tensor(&[1, 3], &[9i32, 7, 5])]);
-    check(slice(&[7, 0], &[0, 5], &[1, 1]), &[x.clone()], &[tensor::<i32>(&[0, 5], &[])]);
-    check_error(slice(&[0, 3], &[2, 2], &[1, 2]), &[x.clone()], "index 5 of axis 1 is outside of i32[2,5]");
-    check_error(slice(&[0, 0], &[2, 2], &[1, -1]), &[x.clone()], "index -1 of axis 1 is outside of i32[2,5]");
+    check(slice(&[1, 4], &[1, 3], &[1, -2]), from_ref(&x), &[tensor(&[1, 3], &[9i32, 7, 5])]);
+    check(slice(&[7, 0], &[0, 5], &[1, 1]), from_ref(&x), &[tensor::<i32>(&[0, 5], &[])]);
+    check_error(slice(&[0, 3], &[2, 2], &[1, 2]), from_ref(&x), "index 5 of axis 1 is outside of i32[2,5]");
+    check_error(slice(&[0, 0], &[2, 2], &[1, -1]), from_ref(&x), "index -1 of axis 1 is outside of i32[2,5]");
     check_error(slice(&[0, 0], &[2, 2], &[1, 0]), &[x], "the step of axis 1 is 0");
 }
 
@@ -132,7 +133,7 @@ fn indices_and_bytes() {
     let op = DimValue { value: Dim::named("batch") + 1.into() };
     check_error(op, &[], "batch+1 is not a known number");
     let ones = tensor(&[2], &[1f32, -0.0]);
-    check(Bitcast { to: DType::U32 }, &[ones.clone()], &[tensor(&[2], &[0x3f80_0000u32, 0x8000_0000])]);
+    check(Bitcast { to: DType::U32 }, from_ref(&ones), &[tensor(&[2], &[0x3f80_0000u32, 0x8000_0000])]);
     check(Bitcast { to: DType::Bool }, &[tensor(&[3], &[0i8, -1, 2])], &[tensor(&[3], &[false, true, true])]);
     check_error(Bitcast { to: DType::F64 }, &[ones], "the elements of f32[2] and f64 differ in size");
 }
@@ -143,10 +144,10 @@ fn topk() {
     let top = |k: i64, largest| TopK { axis: 0, k: k.into(), largest };
     check(
         top(5, true),
-        &[x.clone()],
+        from_ref(&x),
         &[tensor(&[5], &[f32::NAN, f32::INFINITY, 5., 2., 2.]), tensor(&[5], &[1i64, 4, 2, 0, 3])],
     );
-    check(top(3, false), &[x.clone()], &[tensor(&[3], &[-1f32, 2., 2.]), tensor(&[3], &[5i64, 0, 3])]);
+    check(top(3, false), from_ref(&x), &[tensor(&[3], &[-1f32, 2., 2.]), tensor(&[3], &[5i64, 0, 3])]);
     check_error(top(7, true), &[x], "cannot take 7 elements along axis 0 of f32[6]");
     let columns = tensor(&[2, 2], &[1u64, u64::MAX, 3, 0]);
     let op = TopK { axis: 0, k: 1.into(), largest: true };
@@ -157,7 +158,7 @@ fn topk() {
 fn nonzero() {
     let nonzero = |count: Dim| NonZero { count };
     let x = tensor(&[2, 2], &[f32::NAN, 0., -0., 2.]);
-    check(nonzero(Dim::named("n")), &[x.clone()], &[tensor(&[2, 2], &[0i64, 1, 0, 1])]);
+    check(nonzero(Dim::named("n")), from_ref(&x), &[tensor(&[2, 2], &[0i64, 1, 0, 1])]);
     check(nonzero(Dim::named("n")), &[tensor(&[], &[true])], &[tensor::<i64>(&[0, 1], &[])]);
     check_error(nonzero(3.into()), &[x], "found 2 results where 3 were declared");
 }
@@ -172,7 +173,7 @@ fn unique() {
         tensor(&[6], &[1i64, 2, 0, 0, 2, 1]),
         tensor(&[3], &[2i64, 2, 2]),
     ];
-    check(unique(-1, true), &[x.clone()], &sorted);
+    check(unique(-1, true), from_ref(&x), &sorted);
     let in_order = [
         tensor(&[3], &[2f64, f64::NAN, 1.]),
         tensor(&[3], &[0i64, 1, 2]),

@@ -15,7 +15,7 @@ use aic_ir::types::Type;
 use std::collections::HashMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-const N_SEEDS: u64 = 200;
+const N_SEEDS: u64 = 100;
 
 /// What symbols stand for.
 type Env = HashMap<Sym, i64>;

@@ -31,9 +31,9 @@ pub(crate) fn wrapped(index: i64, d: usize) -> Result<usize> {
 /// the back, then clamped. It is a position only where the axis isn't empty; see [`not_empty`].
 fn wrapped_expr(index: Expr, dtype: DType, d: &Dim) -> Expr {
     let index = index.cast(dtype, DType::I64);
-    let from_back = Expr::call(ScalarFn::Add, [index.clone(), Expr::Index(d.clone())]);
     let negative = Expr::call(ScalarFn::Lt, [index.clone(), Expr::int(0)]);
-    let at = from_back.guarded(negative, index);
+    let from_back = Expr::Index(d.clone()).guarded(negative, Expr::int(0));
+    let at = Expr::call(ScalarFn::Add, [index, from_back]);
     let at = Expr::call(ScalarFn::Min, [at, Expr::Index(d.clone() - 1.into())]);
     Expr::call(ScalarFn::Max, [at, Expr::int(0)])
 }

@@ -55,7 +55,7 @@ use crate::dtype::DType;
 use crate::error::Result;
 use crate::kernel::Kernel;
 use crate::scalar::ScalarFn;
-use crate::tensor::Tensor;
+use crate::tensor::{Tensor, numel};
 use crate::types::Type;
 use crate::{bail, ensure};
 
@@ -203,9 +203,11 @@ impl Op {
     pub fn infer(&self, x: &[&Type]) -> Result<Vec<Type>> {
         self.check_arity(x.len())?;
         for t in x {
-            ensure!(t.dtype != DType::String, "strings are not supported, found {t}");
+            check_type(t)?;
         }
-        self.infer_checked(x)
+        let y = self.infer_checked(x)?;
+        y.iter().try_for_each(check_type)?;
+        Ok(y)
     }
 
     /// The reference meaning on concrete operands, which are checked first.
@@ -230,4 +232,13 @@ impl Op {
         );
         Ok(())
     }
+}
+
+/// Whether a type can be that of a tensor, as far as its extents are known.
+fn check_type(t: &Type) -> Result<()> {
+    ensure!(t.dtype != DType::String, "strings are not supported, found {t}");
+    let known: Vec<i64> = t.dims.iter().filter_map(Dim::as_const).collect();
+    ensure!(known.iter().all(|&d| d >= 0), "an extent of {t} is negative");
+    numel(&known.iter().map(|&d| d as usize).collect::<Vec<_>>())?;
+    Ok(())
 }

@@ -9,7 +9,7 @@ use crate::ensure;
 use crate::error::Result;
 use crate::scalar::Scalar;
 use crate::tensor::Tensor;
-use crate::types::Type;
+use crate::types::{Type, may_agree};
 
 op! {
     /// Non-maximum suppression (ONNX `NonMaxSuppression` 11). For every batch and class, boxes are taken in order of
@@ -40,7 +40,7 @@ impl Operator for Nms {
             "boxes and scores must have one float type, found {boxes} and {scores}"
         );
         ensure!(
-            boxes.dims[0] == scores.dims[0] && boxes.dims[1] == scores.dims[2],
+            may_agree(&boxes.dims[..2], &[scores.dims[0].clone(), scores.dims[2].clone()]),
             "batches and boxes must agree, found {boxes} and {scores}"
         );
         ensure!(self.max_output >= 0, "max_output {} is negative", self.max_output);

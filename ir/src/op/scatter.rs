@@ -14,7 +14,7 @@ use crate::error::Result;
 use crate::kernel::{Kernel, Stmt};
 use crate::scalar::{Scalar, ScalarFn};
 use crate::tensor::{Tensor, read_scalar, write_scalar};
-use crate::types::Type;
+use crate::types::{Type, may_agree};
 
 word_attr! {
     /// How an update meets the element that is there.
@@ -103,7 +103,7 @@ impl Operator for ScatterElements {
         check_elements(x, indices, self.axis)?;
         self.reduction.check(x, updates)?;
         ensure!(
-            indices.dims == updates.dims,
+            may_agree(&indices.dims, &updates.dims),
             "updates must have the extents of the indices, found {updates} and {indices}"
         );
         Ok(vec![x.clone()])
@@ -165,7 +165,11 @@ impl Operator for ScatterNd {
         let q = vector_len(indices)?;
         ensure!(q <= x.rank(), "index vectors of {q} are too long for {x}");
         let dims = [&indices.dims[..indices.rank() - 1], &x.dims[q..]].concat();
-        ensure!(updates.dims == dims, "expected updates {}, found {updates}", Type::new(x.dtype, dims));
+        ensure!(
+            may_agree(&updates.dims, &dims),
+            "expected updates {}, found {updates}",
+            Type::new(x.dtype, dims)
+        );
         Ok(vec![x.clone()])
     }
 
