@@ -1,6 +1,7 @@
 //! The compiler as a library: what the command line `aic` is made of.
 
 pub mod import;
+pub mod io;
 
 pub mod plan;
 pub mod session;

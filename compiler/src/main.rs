@@ -1,2 +1,7 @@
-//! aic
-fn main() {}
+//! The command `aic`.
+
+mod cli;
+
+fn main() -> std::process::ExitCode {
+    cli::main()
+}

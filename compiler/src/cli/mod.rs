@@ -1,0 +1,84 @@
+//! The command line: one file per command, each with its options, its help and `execute`.
+//!
+//! Invariants: results go to standard output, everything else to standard error; a refusal or an error, a wrong
+//! command line among them, is exit code 1 and one message; exit code 70 is a bug of `aic`.
+
+mod convert;
+mod print;
+mod report;
+
+use aic_ir::error::Result;
+use clap::Parser;
+use std::process::ExitCode;
+
+const EXAMPLES: &str = "\
+Examples:
+  aic run model.onnx                            run it on random inputs and summarise what comes out
+  aic run model.onnx --inputs x=photo.npy --outputs results
+  aic compile model.onnx -o model.so            a shared library that needs nothing but libc and libm
+  aic check model.onnx                          is every operator supported?
+  aic bench model.onnx --threads 4
+
+`aic COMMAND --help` says more about a command.";
+
+/// Compiles trained networks (ONNX, or the same graph as JSON) to native code.
+#[derive(Parser)]
+#[command(name = "aic", version, after_help = EXAMPLES, max_term_width = 110)]
+#[command(subcommand_required = true, arg_required_else_help = true)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(clap::Subcommand)]
+enum Command {
+    Convert(convert::Args),
+}
+
+impl Command {
+    fn execute(self) -> Result<()> {
+        match self {
+            Command::Convert(args) => convert::execute(&args),
+        }
+    }
+}
+
+/// Reads the command line, does what it says, and reports what went wrong.
+pub fn main() -> ExitCode {
+    report::install_panic_hook();
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => {
+            let code = if error.use_stderr() { ExitCode::FAILURE } else { ExitCode::SUCCESS };
+            // Where the message can't be written there is nobody to read another.
+            let _ = error.print();
+            return code;
+        }
+    };
+    match cli.command.execute() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            report::error(&error);
+            ExitCode::FAILURE
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_is_well_formed() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn every_command_has_examples() {
+        for command in Cli::command().get_subcommands() {
+            let help = command.get_after_help().map(ToString::to_string).unwrap_or_default();
+            assert!(help.contains(&format!("aic {}", command.get_name())), "{}", command.get_name());
+        }
+    }
+}
