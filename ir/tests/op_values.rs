@@ -2,10 +2,11 @@
 
 #![allow(clippy::unwrap_used)]
 
-use aic_ir::dim::Dim;
+use aic_ir::dim::{Dim, Sym};
 use aic_ir::dtype::DType;
 use aic_ir::op::*;
 use aic_ir::tensor::{Element, Tensor};
+use aic_ir::types::Type;
 use std::slice::from_ref;
 
 fn tensor<T: Element>(shape: &[usize], values: &[T]) -> Tensor {
@@ -213,4 +214,28 @@ fn nms() {
         check(nms(9, 0.3, 0.75, center_point), &x, &found(&[0, 0, 1, 0, 1, 2]));
         check(nms(0, 0.3, none, center_point), &x, &found(&[]));
     }
+}
+
+/// Compiled code can't report a wrong index, so the compute definitions clamp it, and give 0 where there is no element.
+#[test]
+fn gathers_of_wrong_indices_stay_in_bounds() {
+    let wrong = [i64::MIN, -4, -3, 2, 3, i64::MAX];
+    let x = tensor(&[3], &[10i32, 20, 30]);
+    let found = [10i32, 10, 10, 30, 30, 30];
+    for op in [Gather { axis: 0 }.into(), GatherElements { axis: 0 }.into()] {
+        assert_eq!(compiled(&op, &x, &tensor(&[6], &wrong)), tensor(&[6], &found));
+        assert_eq!(compiled(&op, &tensor(&[0], &[0i32; 0]), &tensor(&[6], &wrong)), tensor(&[6], &[0i32; 6]));
+    }
+    let op = GatherNd { batch_dims: 0 }.into();
+    assert_eq!(compiled(&op, &x, &tensor(&[6, 1], &wrong)), tensor(&[6], &found));
+    assert_eq!(compiled(&op, &tensor(&[0], &[0i32; 0]), &tensor(&[6, 1], &wrong)), tensor(&[6], &[0i32; 6]));
+}
+
+/// What the compute definition gives where the first operand's extent is a symbol.
+fn compiled(op: &Op, x: &Tensor, indices: &Tensor) -> Tensor {
+    let types = [Type::new(x.dtype(), vec![Dim::named("n")]), Type::of(indices.dtype(), indices.shape())];
+    let y = op.infer(&[&types[0], &types[1]]).unwrap();
+    let symbols = [(Sym::new("n"), x.len() as i64)].into();
+    let compute = op.compute(&types, &y).unwrap();
+    aic_ir::eval::compute(&compute, &[x.clone(), indices.clone()], &symbols).unwrap().remove(0)
 }
