@@ -1,5 +1,7 @@
 //! Operators with bodies: what they evaluate to, and the types inferred for extents that iterations change.
 
+#![allow(clippy::unwrap_used)]
+
 use aic_ir::dtype::DType;
 use aic_ir::error::Result;
 use aic_ir::eval;

@@ -1,6 +1,8 @@
 //! Types and compute definitions of operators on operands of symbolic extents: under the values of the symbols they
 //! must give what the operator gives on the concrete operands.
 
+#![allow(clippy::unwrap_used)]
+
 use aic_ir::dim::{Dim, Sym};
 use aic_ir::dtype::DType;
 use aic_ir::eval;

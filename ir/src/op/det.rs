@@ -1,10 +1,11 @@
 //! Determinants.
 
 use super::{Operand, Operator, Rng, Sample, op};
+use crate::compute::{Compute, Expr};
 use crate::dtype::DType;
 use crate::ensure;
 use crate::error::Result;
-use crate::scalar::Scalar;
+use crate::scalar::{Scalar, ScalarFn};
 use crate::tensor::Tensor;
 use crate::types::Type;
 
@@ -32,6 +33,19 @@ impl Operator for Det {
             Scalar::F(determinant(values[b * n * n..(b + 1) * n * n].to_vec(), n))
         })?;
         Ok(vec![y])
+    }
+
+    /// Laplace's expansion, for matrices small enough.
+    fn compute(&self, x: &[Type], y: &[Type]) -> Option<Compute> {
+        let n = x[0].dims.last()?.as_const().filter(|n| *n <= 4)?;
+        let columns: Vec<i64> = (0..n).collect();
+        Some(Compute::map(x, &y[0], |batch| {
+            let element = |row: i64, column: i64| {
+                let at = [batch, &[row.into(), column.into()]].concat();
+                Expr::input(0, at).cast(x[0].dtype, DType::F64)
+            };
+            expansion(&element, 0, &columns).cast(DType::F64, y[0].dtype)
+        }))
     }
 
     fn sample(rng: &mut Rng) -> Sample {
@@ -66,4 +80,24 @@ fn determinant(mut a: Vec<f64>, n: usize) -> f64 {
         }
     }
     det
+}
+
+/// The determinant of the rows from `row` on and the given columns.
+fn expansion(element: &dyn Fn(i64, i64) -> Expr, row: i64, columns: &[i64]) -> Expr {
+    let term = |k: usize| {
+        let rest: Vec<i64> = columns.iter().copied().filter(|c| *c != columns[k]).collect();
+        match rest.is_empty() {
+            true => element(row, columns[k]),
+            false => {
+                Expr::call(ScalarFn::Mul, [element(row, columns[k]), expansion(element, row + 1, &rest)])
+            }
+        }
+    };
+    let add = |sum: Expr, k: usize| {
+        Expr::call(if k.is_multiple_of(2) { ScalarFn::Add } else { ScalarFn::Sub }, [sum, term(k)])
+    };
+    match columns.len() {
+        0 => Expr::float(DType::F64, 1.0),
+        n => (1..n).fold(term(0), add),
+    }
 }

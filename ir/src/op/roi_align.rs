@@ -2,9 +2,11 @@
 
 use super::attr::word_attr;
 use super::{Operand, Operator, Rng, Sample, Values, op};
+use crate::compute::{Axis, Compute, Expr, ReduceOp, Source, Stage};
+use crate::dim::Dim;
 use crate::dtype::DType;
 use crate::error::Result;
-use crate::scalar::Scalar;
+use crate::scalar::{Scalar, ScalarFn};
 use crate::tensor::Tensor;
 use crate::types::Type;
 use crate::{bail, ensure};
@@ -69,7 +71,9 @@ impl Operator for RoiAlign {
         }
         for roi in rois.chunks_exact(4) {
             let samples = self.axis(roi, 0).samples as f64 * self.axis(roi, 1).samples as f64;
-            ensure!(samples <= MAX_SAMPLES, "region {roi:?} takes {samples} samples per bin, too many");
+            if samples > MAX_SAMPLES {
+                bail!("region {roi:?} takes {samples} samples per bin, too many");
+            }
         }
         let (bins, counts) = ([self.height, self.width], [indices.len(), channels]);
         let per_plane = bins[0] * bins[1];
@@ -80,6 +84,42 @@ impl Operator for RoiAlign {
             Scalar::F(self.bin(image, [shape[2], shape[3]], &rois[roi * 4..roi * 4 + 4], bin))
         })?;
         Ok(vec![y])
+    }
+
+    /// For a known number of samples: their places, then the reduction over samples and their corners, in `f64`.
+    fn compute(&self, x: &[Type], y: &[Type]) -> Option<Compute> {
+        let n = self.sampling_ratio;
+        if n == 0 || (n as f64).powi(2) > MAX_SAMPLES {
+            return None;
+        }
+        let axes = Axis::outputs(&y[0].dims);
+        let i: Vec<Dim> = axes.iter().map(Axis::dim).collect();
+        let places = |k: usize| {
+            let axes = vec![axes[0].clone(), axes[3 - k].clone(), Axis::new("s", n.into())];
+            let place = self.place(k, &i[0], x[1].dtype, &i[3 - k]);
+            Stage::map(DType::F64, axes, place)
+        };
+        let over = [("sy", n), ("sx", n), ("cy", 2), ("cx", 2)].map(|(name, n)| Axis::new(name, n.into()));
+        let [sy, sx, cy, cx] = over.each_ref().map(Axis::dim);
+        let last_image = Expr::Index(x[0].dims[0].clone() - 1.into());
+        let image = Expr::input(2, vec![i[0].clone()]).cast(x[2].dtype, DType::I64);
+        let image = binary(ScalarFn::Max, binary(ScalarFn::Min, image, last_image), Expr::int(0));
+        let row = corner(Expr::stage(1, vec![i[0].clone(), i[2].clone(), sy]), &x[0].dims[2], cy);
+        let column = corner(Expr::stage(0, vec![i[0].clone(), i[3].clone(), sx]), &x[0].dims[3], cx);
+        let some_image = binary(ScalarFn::Gt, Expr::Index(x[0].dims[0].clone()), Expr::int(0));
+        let inside = Expr::all(vec![some_image, row.inside, column.inside]);
+        let index = vec![image, Expr::Index(i[1].clone()), row.index, column.index];
+        let pixel = Expr::Load(Source::Input(0), index).cast(x[0].dtype, DType::F64);
+        let product = binary(ScalarFn::Mul, binary(ScalarFn::Mul, row.weight, column.weight), pixel);
+        let product = product.guarded(inside, Expr::float(DType::F64, 0.0));
+        let (op, divisor) = match self.mode {
+            RoiMode::Avg => (ReduceOp::Sum, (n * n) as f64),
+            RoiMode::Max => (ReduceOp::Max, 1.0),
+        };
+        let reduced = Stage::reduce(DType::F64, axes.clone(), op, over.to_vec(), product);
+        let value = binary(ScalarFn::Div, Expr::stage(2, i.clone()), Expr::float(DType::F64, divisor));
+        let result = Stage::map(y[0].dtype, axes.clone(), value.cast(DType::F64, y[0].dtype));
+        Some(Compute::chain(x, vec![places(0), places(1), reduced, result]))
     }
 
     fn sample(rng: &mut Rng) -> Sample {
@@ -134,6 +174,24 @@ impl RoiAlign {
         AxisOfRoi { first: lo, step, samples }
     }
 
+    /// Where sample `s` of bin `bin` of region `roi` is along `x` (0) or `y` (1), as an expression.
+    fn place(&self, k: usize, roi: &Dim, dtype: DType, bin: &Dim) -> Expr {
+        let c = |value: f64| Expr::float(DType::F64, value);
+        let index = |d: Dim| Expr::Index(d).cast(DType::I64, DType::F64);
+        let edge = |at: usize| {
+            let edge = Expr::input(1, vec![roi.clone(), at.into()]).cast(dtype, DType::F64);
+            let offset = if self.half_pixel { 0.5 } else { 0.0 };
+            binary(ScalarFn::Sub, binary(ScalarFn::Mul, edge, c(self.spatial_scale)), c(offset))
+        };
+        let size = binary(ScalarFn::Sub, edge(k + 2), edge(k));
+        let size = if self.half_pixel { size } else { binary(ScalarFn::Max, size, c(1.0)) };
+        let step = binary(ScalarFn::Div, size, c([self.width, self.height][k] as f64));
+        let sample = binary(ScalarFn::Add, index(Dim::named("s")), c(0.5));
+        let sample = binary(ScalarFn::Div, sample, c(self.sampling_ratio as f64));
+        let steps = binary(ScalarFn::Add, index(bin.clone()), sample);
+        binary(ScalarFn::Add, edge(k), binary(ScalarFn::Mul, step, steps))
+    }
+
     /// One bin of one region (x1, y1, x2, y2) of one plane of the given extents.
     fn bin(&self, image: &[f64], extents: [usize; 2], roi: &[f64], bin: [usize; 2]) -> f64 {
         let (rows, columns) = (self.axis(roi, 1), self.axis(roi, 0));
@@ -146,7 +204,8 @@ impl RoiAlign {
                 let count = (rows.samples * columns.samples).max(1);
                 samples.map(|s| s.iter().sum::<f64>()).sum::<f64>() / count as f64
             }
-            RoiMode::Max => samples.flatten().reduce(f64::max).unwrap_or(0.0),
+            RoiMode::Max if rows.samples * columns.samples == 0 => 0.0,
+            RoiMode::Max => ReduceOp::Max.apply(DType::F64, samples.flatten().map(Scalar::F)).as_f64(),
         }
     }
 }
@@ -171,4 +230,39 @@ fn corners(image: &[f64], extents: [usize; 2], at: [f64; 2]) -> [f64; 4] {
         fy * (1.0 - fx) * pixel(y1, x0),
         fy * fx * pixel(y1, x1),
     ]
+}
+
+fn binary(f: ScalarFn, a: Expr, b: Expr) -> Expr {
+    Expr::call(f, [a, b])
+}
+
+/// One of the two neighbours along an axis, as expressions.
+struct Corner {
+    index: Expr,
+    weight: Expr,
+    /// Whether the place is near enough to the image; the index is valid if so.
+    inside: Expr,
+}
+
+/// Neighbour `which` (0 or 1) of a place along an axis of `n` pixels; see [`corners`].
+fn corner(at: Expr, n: &Dim, which: Dim) -> Corner {
+    let c = |value: f64| Expr::float(DType::F64, value);
+    let inside = Expr::all(vec![
+        binary(ScalarFn::Ge, at.clone(), c(-1.0)),
+        binary(ScalarFn::Le, at.clone(), Expr::Index(n.clone()).cast(DType::I64, DType::F64)),
+        binary(ScalarFn::Gt, Expr::Index(n.clone()), Expr::int(0)),
+    ]);
+    let last = Expr::Index(n.clone() - 1.into());
+    let at = binary(ScalarFn::Max, at, c(0.0));
+    let lo = binary(ScalarFn::Min, at.clone().cast(DType::F64, DType::I64), last.clone());
+    let fraction = binary(ScalarFn::Sub, at, lo.clone().cast(DType::I64, DType::F64));
+    let at_end = binary(ScalarFn::Eq, lo.clone(), last.clone());
+    let second = Expr::call(ScalarFn::Select, [at_end, c(0.0), fraction]);
+    let first = binary(ScalarFn::Sub, c(1.0), second.clone());
+    let is_first = binary(ScalarFn::Eq, Expr::Index(which.clone()), Expr::int(0));
+    Corner {
+        index: binary(ScalarFn::Min, binary(ScalarFn::Add, lo, Expr::Index(which)), last),
+        weight: Expr::call(ScalarFn::Select, [is_first, first, second]),
+        inside,
+    }
 }
