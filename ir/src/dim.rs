@@ -116,7 +116,7 @@ impl Dim {
         Dim::sym(&Sym::new(name))
     }
 
-    fn atom(a: Atom) -> Dim {
+    pub(crate) fn atom(a: Atom) -> Dim {
         Dim { terms: vec![Term { factors: vec![a], coeff: 1 }], constant: 0 }
     }
 
@@ -257,14 +257,15 @@ impl Dim {
     }
 
     /// `self = quotient * by + rest`, with as much as is visibly a multiple of `by` in the quotient.
-    fn split_multiple(&self, by: &Dim) -> (Dim, Dim) {
+    pub(crate) fn split_multiple(&self, by: &Dim) -> (Dim, Dim) {
         if let Some(c) = by.as_const() {
             if c == 0 {
                 return (0.into(), self.clone());
             }
             let (divisible, rest): (Vec<Term>, Vec<Term>) =
-                self.terms.iter().cloned().partition(|t| t.coeff % c == 0);
-            let quotient = divisible.into_iter().map(|t| Term { coeff: t.coeff / c, ..t }).collect();
+                self.terms.iter().cloned().partition(|t| t.coeff.wrapping_rem(c) == 0);
+            let quotient =
+                divisible.into_iter().map(|t| Term { coeff: t.coeff.wrapping_div(c), ..t }).collect();
             let q0 = floor_div(self.constant, c);
             let r0 = self.constant.wrapping_sub(q0.wrapping_mul(c));
             return (Dim { terms: quotient, constant: q0 }, Dim { terms: rest, constant: r0 });
@@ -275,11 +276,11 @@ impl Dim {
                 let mut q0 = 0i64;
                 for t in &self.terms {
                     match divide_factors(&t.factors, &m.factors) {
-                        Some(factors) if t.coeff % m.coeff == 0 && factors.is_empty() => {
-                            q0 = q0.saturating_add(t.coeff / m.coeff)
+                        Some(factors) if t.coeff.wrapping_rem(m.coeff) == 0 && factors.is_empty() => {
+                            q0 = q0.saturating_add(t.coeff.wrapping_div(m.coeff))
                         }
-                        Some(factors) if t.coeff % m.coeff == 0 => {
-                            quotient.push(Term { factors, coeff: t.coeff / m.coeff })
+                        Some(factors) if t.coeff.wrapping_rem(m.coeff) == 0 => {
+                            quotient.push(Term { factors, coeff: t.coeff.wrapping_div(m.coeff) })
                         }
                         _ => rest.push(t.clone()),
                     }
@@ -375,6 +376,53 @@ impl Dim {
         let coeff = Dim::from_terms(coeff, c0);
         let rest = Dim { terms: rest, constant: self.constant };
         (!coeff.mentions(s) && !rest.mentions(s)).then_some((coeff, rest))
+    }
+
+    /// Every factor of a monomial, once.
+    pub(crate) fn atoms(&self) -> BTreeSet<&Atom> {
+        self.terms.iter().flat_map(|t| &t.factors).collect()
+    }
+
+    /// `self = coeff * atom + rest` with the atom a factor in neither part (it may occur within other atoms); `None`
+    /// where it is squared.
+    pub(crate) fn split_atom(&self, atom: &Atom) -> Option<(Dim, Dim)> {
+        let (mut coeff, mut rest, mut c0) = (Vec::new(), Vec::new(), 0i64);
+        for t in &self.terms {
+            let Some(at) = t.factors.iter().position(|a| a == atom) else {
+                rest.push(t.clone());
+                continue;
+            };
+            let mut factors = t.factors.clone();
+            factors.remove(at);
+            match factors.contains(atom) {
+                true => return None,
+                false if factors.is_empty() => c0 = c0.saturating_add(t.coeff),
+                false => coeff.push(Term { factors, coeff: t.coeff }),
+            }
+        }
+        Some((Dim::from_terms(coeff, c0), Dim { terms: rest, constant: self.constant }))
+    }
+
+    /// The same value with `b * floordiv(a, b) + mod(a, b)` written as `a` wherever both parts are there.
+    #[must_use]
+    pub fn join_div_mod(&self) -> Dim {
+        let mut out = self.clone();
+        while let Some(next) = out.join_one() {
+            out = next;
+        }
+        out
+    }
+
+    fn join_one(&self) -> Option<Dim> {
+        self.atoms().into_iter().find_map(|m| {
+            let Atom::Mod(a, b) = m else { return None };
+            let quotient = Atom::FloorDiv(a.clone(), b.clone());
+            let (c, rest) = self.split_atom(m)?;
+            let (d, rest) = rest.split_atom(&quotient)?;
+            let left = d.clone() - c.clone() * (**b).clone();
+            let size = |d: &Dim| d.terms.len() + usize::from(d.constant != 0);
+            (size(&left) < size(&d)).then(|| c * (**a).clone() + left * Dim::atom(quotient) + rest)
+        })
     }
 
     /// An interval that holds every value, given one for every symbol.
@@ -597,5 +645,144 @@ fn fmt_atom(a: &Atom, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         Atom::Mod(a, b) => write!(f, "mod({a},{b})"),
         Atom::Min(a, b) => write!(f, "min({a},{b})"),
         Atom::Max(a, b) => write!(f, "max({a},{b})"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::text::parse_dim;
+    use proptest::prelude::*;
+
+    /// An expression before simplification.
+    #[derive(Clone, Debug)]
+    enum Tree {
+        Const(i64),
+        Sym(usize),
+        Node(usize, Box<Tree>, Box<Tree>),
+    }
+
+    const NAMES: [&str; 4] = ["a", "b", "n", "'x y'"];
+
+    fn sym(k: usize) -> Sym {
+        Sym::new(NAMES[k].trim_matches('\''))
+    }
+
+    fn tree() -> impl Strategy<Value = Tree> {
+        let leaf = prop_oneof![(-6i64..10).prop_map(Tree::Const), (0..NAMES.len()).prop_map(Tree::Sym)];
+        leaf.prop_recursive(4, 24, 2, |inner| {
+            (0usize..7, inner.clone(), inner).prop_map(|(f, a, b)| Tree::Node(f, a.into(), b.into()))
+        })
+    }
+
+    impl Tree {
+        fn dim(&self) -> Dim {
+            match self {
+                Tree::Const(c) => (*c).into(),
+                Tree::Sym(k) => Dim::sym(&sym(*k)),
+                Tree::Node(f, a, b) => {
+                    let (a, b) = (a.dim(), b.dim());
+                    match f {
+                        0 => a + b,
+                        1 => a - b,
+                        2 => a * b,
+                        3 => a.floor_div(&b),
+                        4 => a.modulo(&b),
+                        5 => a.minimum(&b),
+                        _ => a.maximum(&b),
+                    }
+                }
+            }
+        }
+
+        /// The value computed step by step; `None` where a divisor is zero.
+        fn eval(&self, values: &[i64]) -> Option<i64> {
+            Some(match self {
+                Tree::Const(c) => *c,
+                Tree::Sym(k) => values[*k],
+                Tree::Node(f, a, b) => {
+                    let (a, b) = (a.eval(values)?, b.eval(values)?);
+                    match f {
+                        0 => a + b,
+                        1 => a - b,
+                        2 => a * b,
+                        3 if b == 0 => return None,
+                        3 => (a as f64 / b as f64).floor() as i64,
+                        4 if b == 0 => return None,
+                        4 => a - b * (a as f64 / b as f64).floor() as i64,
+                        5 => a.min(b),
+                        _ => a.max(b),
+                    }
+                }
+            })
+        }
+    }
+
+    fn env(values: &[i64]) -> impl Fn(&Sym) -> Option<i64> + '_ {
+        move |s| (0..NAMES.len()).find(|&k| sym(k) == *s).map(|k| values[k])
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(2000))]
+
+        #[test]
+        fn simplified_equals_naive(t in tree(), values in proptest::array::uniform4(-9i64..10)) {
+            // Simplification may drop a division by zero, never make one up.
+            if let Some(expected) = t.eval(&values).filter(|v| v.abs() < 1 << 50) {
+                prop_assert_eq!(t.dim().eval(&env(&values)), Some(expected), "{}", t.dim());
+                prop_assert_eq!(t.dim().join_div_mod().eval(&env(&values)), Some(expected), "{}", t.dim());
+            }
+        }
+
+        #[test]
+        fn normal_form(t in tree(), u in tree()) {
+            let (a, b) = (t.dim(), u.dim());
+            prop_assert_eq!(a.clone() + b.clone(), b.clone() + a.clone());
+            prop_assert_eq!(a.clone() * b.clone(), b.clone() * a.clone());
+            prop_assert_eq!(a.minimum(&b), b.minimum(&a));
+            prop_assert_eq!(a.maximum(&b), b.maximum(&a));
+            prop_assert!((a.clone() - a.clone()).is(0));
+            prop_assert_eq!(a.clone() + b.clone() - b.clone(), a.clone());
+            prop_assert_eq!((a.clone() + 1.into()) * b.clone(), a.clone() * b.clone() + b.clone());
+            prop_assert!(a.subst(&|_| None) == a);
+        }
+
+        #[test]
+        fn text_reads_back(t in tree()) {
+            let d = t.dim();
+            prop_assert_eq!(parse_dim(&d.to_string()), Ok(d));
+        }
+
+        #[test]
+        fn ranges_are_sound(t in tree(), lo in proptest::array::uniform4(-5i64..5), at in proptest::array::uniform4(0i64..4)) {
+            let values: Vec<i64> = lo.iter().zip(at).map(|(l, a)| l + a).collect();
+            let d = t.dim();
+            let closed = d.range(&|s| (0..4).find(|&k| sym(k) == *s).map_or(Range::ALL, |k| Range::new(lo[k], lo[k] + 3)));
+            let open = d.range(&|s| (0..4).find(|&k| sym(k) == *s).map_or(Range::ALL, |k| Range::new(lo[k], i64::MAX)));
+            if let Some(v) = t.eval(&values) {
+                prop_assert!((closed.lo..=closed.hi).contains(&v), "{v} of {d} is not in {closed:?}");
+                prop_assert!((open.lo..=open.hi).contains(&v), "{v} of {d} is not in {open:?}");
+            }
+        }
+
+        #[test]
+        fn substitution_is_evaluation(t in tree(), values in proptest::array::uniform4(-9i64..10)) {
+            let d = t.dim().subst(&|s| env(&values)(s).map(Dim::from));
+            if let Some(expected) = t.eval(&values) {
+                prop_assert_eq!(d.as_const(), Some(expected));
+            }
+        }
+
+        #[test]
+        fn extremes_do_not_panic(t in tree(), c in prop_oneof![Just(i64::MIN), Just(i64::MAX), Just(-1), Just(0)]) {
+            let (d, c) = (t.dim(), Dim::from(c));
+            for e in [d.clone() + c.clone(), d.clone() * c.clone(), d.floor_div(&c), d.modulo(&c), c.floor_div(&d), d.minimum(&c) - c.clone()] {
+                e.range(&|_| Range::ALL);
+                e.eval(&|_| Some(i64::MIN));
+                e.join_div_mod();
+                prop_assert_eq!(parse_dim(&e.to_string()), Ok(e.clone()));
+                (e.clone() * e).floor_div(&c);
+            }
+        }
     }
 }

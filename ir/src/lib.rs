@@ -3,6 +3,7 @@
 
 pub mod error;
 
+pub mod bounds;
 pub mod dim;
 pub mod dtype;
 pub mod scalar;

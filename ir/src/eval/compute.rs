@@ -226,7 +226,7 @@ mod tests {
     #[test]
     fn out_of_bounds_is_named() {
         let x = Type::of(DType::F32, &[4]);
-        let c = Compute::map(&[x.clone()], &x, |i| Expr::input(0, vec![i[0].clone() + 1.into()]));
+        let c = Compute::map(std::slice::from_ref(&x), &x, |i| Expr::input(0, vec![i[0].clone() + 1.into()]));
         let input = Tensor::from_vec(vec![4], &[1f32, 2., 3., 4.]).unwrap();
         let error = compute(&c, &[input], &HashMap::new()).unwrap_err();
         assert_eq!(error.message, "stage %s0: index [4] is outside of %0, whose shape is [4] (at i0=3)");
@@ -235,7 +235,7 @@ mod tests {
     #[test]
     fn select_is_lazy() {
         let x = Type::of(DType::F32, &[3]);
-        let c = Compute::map(&[x.clone()], &x, |i| {
+        let c = Compute::map(std::slice::from_ref(&x), &x, |i| {
             let at = i[0].clone() - 1.into();
             Expr::input(0, vec![at.clone()])
                 .guarded(Expr::in_bounds(&at, &3.into()), Expr::float(DType::F32, 9.0))

@@ -19,3 +19,19 @@ pub(crate) use lex::Name;
 pub use parse_graph::{parse_graph, parse_graph_with};
 pub use parse_kernel::parse_kernel;
 pub use print_graph::{INLINE_ELEMENTS, content_hash, large_constants};
+
+/// Reads an index expression: `4*i+mod(j,3)`.
+pub fn parse_dim(src: &str) -> crate::error::Result<crate::dim::Dim> {
+    let mut p = parser::Parser::new(src)?;
+    let d = p.dim()?;
+    p.expect_end()?;
+    Ok(d)
+}
+
+/// Reads a type: `f32[batch,3]`.
+pub fn parse_type(src: &str) -> crate::error::Result<crate::types::Type> {
+    let mut p = parser::Parser::new(src)?;
+    let ty = p.ty()?;
+    p.expect_end()?;
+    Ok(ty)
+}
