@@ -152,6 +152,17 @@ impl Ctx<'_> {
         self.cast(x, self.dtype(x).compute())
     }
 
+    /// Computes with 16-bit floats widened to `f32`, and rounds the result once.
+    pub fn in_wide(
+        &mut self,
+        x: ValueId,
+        f: impl FnOnce(&mut Self, ValueId) -> Result<ValueId>,
+    ) -> Result<ValueId> {
+        let wide = self.widened(x)?;
+        let y = f(self, wide)?;
+        self.cast(y, self.dtype(x))
+    }
+
     /// The value of an expression over symbols, of rank 0 and the given element type.
     pub fn dim_value(&mut self, value: &Dim, dtype: DType) -> Result<ValueId> {
         match value.as_const() {

@@ -19,7 +19,7 @@ use aic_ir::types::Type;
 use std::collections::{BTreeSet, HashMap, HashSet};
 
 /// The most elements of a tensor whose contents are tracked as expressions.
-const MAX_SYMBOLIC: usize = 1024;
+const MAX_SYMBOLIC: i64 = 1024;
 /// The most elements of a tensor that is computed when importing.
 const MAX_COMPUTED: i64 = 1 << 22;
 
@@ -115,6 +115,7 @@ impl Ctx<'_> {
                     continue;
                 }
                 Step::Outer(outer) => self.contents_at(depth - 1, outer),
+                Step::Known(None) => self.contents_of_tensor(depth, top),
                 Step::Known(known) => known,
             };
             self.body_at(depth).know.contents.insert(top, known);
@@ -123,12 +124,20 @@ impl Ctx<'_> {
         self.body_at(depth).know.contents.get(&v).cloned().flatten()
     }
 
+    /// The contents of a small integer tensor that is computed from other constants, floats for example.
+    fn contents_of_tensor(&mut self, depth: usize, v: ValueId) -> Option<Known<Vec<Dim>>> {
+        if !is_small_integer(self.body_at(depth).graph.ty(v)) {
+            return None;
+        }
+        let known = self.computed_at(depth, v)?;
+        Some(Known { value: integers(&known.value), relied: known.relied })
+    }
+
     fn contents_step(&mut self, depth: usize, v: ValueId) -> Step<Vec<Dim>> {
         let inputs = &self.options.known_inputs;
         let body = self.outer.get(depth).unwrap_or(&self.body);
         let ty = body.graph.ty(v);
-        let small = ty.numel().as_const().is_some_and(|n| n <= MAX_SYMBOLIC as i64);
-        if !small || ty.dtype.is_float() {
+        if !is_small_integer(ty) {
             return Step::Known(None);
         }
         let (node, result) = match body.graph.value(v).def {
@@ -160,6 +169,11 @@ impl Ctx<'_> {
             let ty = self.body_at(depth).graph.ty(v).clone();
             return from_contents(&ty, &known.value).map(|value| Known { value, relied: known.relied });
         }
+        self.computed_at(depth, v)
+    }
+
+    /// A tensor computed by the interpreter.
+    fn computed_at(&mut self, depth: usize, v: ValueId) -> Option<Known<Tensor>> {
         let mut stack = vec![v];
         while let Some(&top) = stack.last() {
             if self.body_at(depth).know.tensors.contains_key(&top) {
@@ -220,6 +234,11 @@ impl Ctx<'_> {
 /// Whether equal operands always give equal results.
 fn is_pure(op: &Op) -> bool {
     !matches!(op.keyword(), "random" | "if" | "loop" | "scan")
+}
+
+/// Whether contents are tracked as expressions.
+fn is_small_integer(ty: &Type) -> bool {
+    !ty.dtype.is_float() && ty.numel().as_const().is_some_and(|n| n <= MAX_SYMBOLIC)
 }
 
 fn integers(t: &Tensor) -> Vec<Dim> {

@@ -4,6 +4,7 @@ use crate::import::onnx::ctx::{Ctx, Outputs};
 use crate::import::onnx::table::{Operator, contrib, op};
 use aic_ir::error::Result;
 use aic_ir::graph::ValueId;
+use aic_ir::op::Det;
 
 pub(super) const OPERATORS: &[Operator] =
     &[op("Gemm", 1, gemm), op("MatMul", 1, matmul), contrib("FusedMatMul", fused_matmul)];
