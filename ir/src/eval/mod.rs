@@ -9,4 +9,4 @@ mod races;
 pub use compute::compute;
 pub use graph::{bind_symbols, graph, node};
 pub use kernel::{KernelBuffer, kernel};
-pub use program::program;
+pub use program::{RunKernel, program, program_with};

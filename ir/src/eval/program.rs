@@ -7,16 +7,25 @@ use super::kernel::{KernelBuffer, kernel};
 use super::{bind_symbols, node};
 use crate::dim::{Dim, Sym};
 use crate::error::{Error, Result};
+use crate::kernel::Kernel;
 use crate::program::{Place, Program, Step};
 use crate::tensor::Tensor;
 use crate::types::Type;
 use crate::{bail, ensure};
 use std::collections::HashMap;
 
+/// How a kernel is run: on a buffer for each parameter and a value for each symbol.
+pub type RunKernel<'a> = &'a dyn Fn(&Kernel, &mut [KernelBuffer], &[i64]) -> Result<()>;
+
 /// Runs a program on concrete inputs.
 pub fn program(p: &Program, inputs: &[Tensor]) -> Result<Vec<Tensor>> {
+    program_with(p, inputs, &kernel)
+}
+
+/// Runs a program on concrete inputs, with kernels run by the caller: compiled ones, for example.
+pub fn program_with(p: &Program, inputs: &[Tensor], run: RunKernel) -> Result<Vec<Tensor>> {
     let symbols = bind_symbols(&p.graph, inputs)?;
-    let mut m = Machine { p, inputs, symbols, arena: Vec::new(), outside: HashMap::new() };
+    let mut m = Machine { p, inputs, run, symbols, arena: Vec::new(), outside: HashMap::new() };
     m.arena = vec![0xFF; m.number(&p.arena_bytes)?];
     for s in &p.steps {
         m.step(s)?;
@@ -27,6 +36,7 @@ pub fn program(p: &Program, inputs: &[Tensor]) -> Result<Vec<Tensor>> {
 struct Machine<'a> {
     p: &'a Program,
     inputs: &'a [Tensor],
+    run: RunKernel<'a>,
     symbols: HashMap<Sym, i64>,
     arena: Vec<u8>,
     /// Contents of output and heap buffers.
@@ -98,7 +108,7 @@ impl Machine<'_> {
                 let mut buffers: Vec<KernelBuffer> = tensors.iter().map(KernelBuffer::from_tensor).collect();
                 let symbols: Vec<i64> =
                     symbols.iter().map(|d| self.number(d).map(|n| n as i64)).collect::<Result<_>>()?;
-                kernel(k, &mut buffers, &symbols)?;
+                (self.run)(k, &mut buffers, &symbols)?;
                 for ((param, &b), buffer) in k.params.iter().zip(args).zip(&buffers) {
                     if param.writable {
                         self.write(b, &buffer.data)?;

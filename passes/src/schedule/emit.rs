@@ -174,10 +174,12 @@ impl<'a> Emitter<'a> {
         for (stride, e) in terms {
             let index = self.expr(e, mask);
             if index.ty.lanes == 1 {
-                let var = self.bind(Value::new(index.expr, DType::I64, 1));
-                if let Expr::Var(name, _) = &var.expr {
-                    address = address + Dim::sym(name) * stride.clone();
-                }
+                let at = match self.bind(index).expr {
+                    Expr::Var(name, _) => Dim::sym(&name),
+                    Expr::Const(_, value) => value.as_i64().into(),
+                    _ => 0.into(), // `bind` gives variables and constants
+                };
+                address = address + at * stride.clone();
             } else {
                 let stride = Value::new(Expr::Index(stride.clone()), DType::I64, 1);
                 vectors.push(self.call(ScalarFn::Mul, vec![index, stride]));

@@ -76,8 +76,31 @@ impl Nest {
             nest.epilogue = Some(flatten(&e.value.subst(&rename), &c.inputs)?);
             nest.out = e.dtype;
         }
+        nest.rename_axes();
         nest.collapse();
         Ok(nest)
+    }
+
+    /// Calls the output axes `i0, i1, ..` and those reduced over `k0, k1, ..`: names that no schedule uses otherwise,
+    /// and equal for equal nests.
+    fn rename_axes(&mut self) {
+        let mut names: Vec<(Sym, Sym)> = Vec::new();
+        let mut rename = |axes: &mut [Axis], prefix: &str| {
+            for (k, a) in axes.iter_mut().enumerate() {
+                let name = Sym::new(&format!("{prefix}{k}"));
+                names.push((std::mem::replace(&mut a.var, name.clone()), name));
+            }
+        };
+        rename(&mut self.axes, "i");
+        if let Some((_, over)) = &mut self.reduction {
+            rename(over, "k");
+        }
+        let new = |s: &Sym| names.iter().find(|(old, _)| old == s).map(|(_, new)| Dim::sym(new));
+        self.value = self.value.subst(&new);
+        self.epilogue = self.epilogue.as_ref().map(|e| e.subst(&new));
+        for a in self.reduction.iter_mut().flat_map(|(_, over)| over) {
+            a.extent = a.extent.subst(&new);
+        }
     }
 
     /// Row-major strides of the output.

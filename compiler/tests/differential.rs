@@ -1,0 +1,158 @@
+//! Random instances of every operator, compiled for this machine, against the interpreter.
+#![cfg(feature = "llvm")]
+
+use aic_backends::{CpuOptions, Library};
+use aic_ir::dim::{Dim, Sym};
+use aic_ir::dtype::DType;
+use aic_ir::graph::Graph;
+use aic_ir::kernel::Kernel;
+use aic_ir::op::{Op, Operand, Rng, Sample};
+use aic_ir::program::Program;
+use aic_ir::scalar::Scalar;
+use aic_ir::target::Target;
+use aic_ir::tensor::Tensor;
+use aic_ir::types::Type;
+use aic_ir::{error::Result, eval};
+use std::ffi::c_void;
+
+/// Instances per operator; `elementwise` stands for some fifty functions.
+fn samples(name: &str) -> u64 {
+    if name == "elementwise" { 250 } else { 16 }
+}
+
+/// A graph of the sample's operator. With `symbolic` every extent is a symbol, the same for equal extents, so that
+/// the kernels know nothing but the rank.
+fn one_node(s: &Sample, symbolic: bool) -> Result<Graph> {
+    let ty = |o: &Operand| match symbolic {
+        true => Type::new(o.dtype, o.shape.iter().map(|d| Dim::named(&format!("d{d}"))).collect()),
+        false => Type::of(o.dtype, &o.shape),
+    };
+    let mut g = Graph::new("g");
+    let x: Vec<_> =
+        s.operands.iter().enumerate().map(|(k, o)| g.add_input(&format!("x{k}"), ty(o))).collect();
+    let y = g.add(s.op.clone(), &x, &[])?;
+    for (k, y) in y.iter().enumerate() {
+        g.add_output(&format!("y{k}"), *y);
+    }
+    Ok(g)
+}
+
+/// How far float results may lie apart, relative to the largest operand and result: the sums of the largest samples
+/// have about a thousand terms, each rounded once, and 16-bit results are rounded once more.
+fn bound(dtype: DType) -> f64 {
+    match dtype {
+        DType::F64 => 1e-10,
+        DType::F32 => 2e-4,
+        DType::F16 => 4e-3,
+        _ => 2e-2,
+    }
+}
+
+fn difference(want: &Tensor, got: &Tensor) -> Option<String> {
+    if want.dtype() != got.dtype() || want.shape() != got.shape() {
+        return Some(format!(
+            "expected {}{:?}, found {}{:?}",
+            want.dtype(),
+            want.shape(),
+            got.dtype(),
+            got.shape()
+        ));
+    }
+    let scale = want.to_f64().iter().filter(|x| x.is_finite()).fold(1.0f64, |m, x| m.max(x.abs()));
+    (0..want.len()).find_map(|i| {
+        let (a, b) = (want.get(i), got.get(i));
+        let same = match (a, b) {
+            (Scalar::F(x), Scalar::F(y)) => {
+                x == y
+                    || (x.is_nan() && y.is_nan())
+                    || (x - y).abs() <= bound(want.dtype()) * x.abs().max(1e-3 * scale)
+            }
+            _ => a == b,
+        };
+        (!same).then(|| format!("element {i}: expected {a}, found {b}"))
+    })
+}
+
+/// A lowered sample: what it is, its program, operands and expected results.
+struct Case {
+    what: String,
+    program: Program,
+    x: Vec<Tensor>,
+    want: Vec<Tensor>,
+}
+
+/// Runs a program whose kernels are in `library` under names that start with `prefix`.
+fn run_compiled(c: &Case, library: &Library, prefix: &str) -> Result<Vec<Tensor>> {
+    eval::program_with(&c.program, &c.x, &|k, buffers, symbols| {
+        let function = library.get(&format!("{prefix}{}", k.name)).unwrap();
+        let pointers: Vec<*mut c_void> = buffers.iter_mut().map(|b| b.data.as_mut_ptr().cast()).collect();
+        let value = |s: &Sym| k.symbols.iter().position(|(n, _)| n == s).map(|at| symbols[at]);
+        let extent = k.parallel_extent().eval(&value).unwrap();
+        // In two slices, as two threads would.
+        for (from, to) in [(0, extent / 2), (extent / 2, extent)] {
+            if from < to {
+                // SAFETY: the buffers are those of the kernel's parameters, in number, type and length.
+                unsafe { function(pointers.as_ptr(), symbols.as_ptr(), from, to) };
+            }
+        }
+        Ok(())
+    })
+}
+
+/// Compiles the kernels of all cases at once and compares every result.
+fn failures(cases: &[Case], cpu: &str) -> Vec<String> {
+    let prefix = |k: usize| format!("c{k}_");
+    let renamed = |(k, c): (usize, &Case)| -> Vec<Kernel> {
+        let named = |kernel: &Kernel| Kernel { name: prefix(k) + &kernel.name, ..kernel.clone() };
+        c.program.kernels.iter().map(named).collect()
+    };
+    let kernels: Vec<Kernel> = cases.iter().enumerate().flat_map(renamed).collect();
+    let options = CpuOptions { cpu: cpu.into(), opt_level: 1, ..CpuOptions::default() };
+    let library = Library::load(&aic_backends::compile(&kernels, &options).unwrap()).unwrap();
+    let check = |(k, c): (usize, &Case)| match run_compiled(c, &library, &prefix(k)) {
+        Err(e) => vec![format!("{}: {e}", c.what)],
+        Ok(got) => {
+            let differing = c.want.iter().zip(&got).filter_map(|(a, b)| difference(a, b));
+            differing.map(|d| format!("{}: {d}", c.what)).collect()
+        }
+    };
+    cases.iter().enumerate().flat_map(check).collect()
+}
+
+fn check(symbolic: bool) {
+    let mut failed = Vec::new();
+    let mut lowered = 0;
+    for (target, cpu) in [(Target::x86_avx512(), "native"), (Target::x86_avx2(), "x86-64-v3")] {
+        let mut cases = Vec::new();
+        for (name, sample) in Op::SAMPLERS {
+            for seed in 0..samples(name) {
+                let mut rng = Rng::new(seed);
+                let s = sample(&mut rng);
+                let x: Vec<Tensor> = s.operands.iter().map(|o| rng.tensor(o).unwrap()).collect();
+                let want = s.op.eval(&x).unwrap();
+                // Operators may ask for known extents.
+                let Ok(graph) = one_node(&s, symbolic) else { continue };
+                let what = format!("{name} seed {seed} {:?} on {x:?}", s.op);
+                let program = aic_passes::pipeline::compile(graph, &target).unwrap();
+                cases.push(Case { what, program, x, want });
+            }
+        }
+        lowered += cases.len();
+        failed.extend(failures(&cases, cpu));
+    }
+    for f in failed.iter().take(12) {
+        eprintln!("{}", f.chars().take(1200).collect::<String>());
+    }
+    assert!(failed.is_empty(), "{} of {lowered} failed", failed.len());
+    assert!(lowered > 500, "only {lowered} samples could be lowered");
+}
+
+#[test]
+fn compiled_kernels_mean_what_the_operators_mean() {
+    check(false);
+}
+
+#[test]
+fn compiled_kernels_of_symbolic_extents_mean_what_the_operators_mean() {
+    check(true);
+}
