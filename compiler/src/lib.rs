@@ -3,5 +3,6 @@
 pub mod import;
 pub mod io;
 
+pub mod package;
 pub mod plan;
 pub mod session;
