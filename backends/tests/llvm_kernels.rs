@@ -1,26 +1,491 @@
-//! Whole kernels through LLVM: loops, blocks, buffers, addresses.
+//! Whole kernels through LLVM, against the kernel interpreter: loops, blocks, buffers, addresses, masks, reductions.
 #![cfg(feature = "llvm")]
 
 mod common;
-use aic_ir::dtype::DType::*;
+use aic_backends::*;
+use aic_ir::dtype::DType;
+use aic_ir::eval::{KernelBuffer, kernel as interpret};
 use aic_ir::kernel::*;
-use aic_ir::scalar::ScalarFn;
+use aic_ir::scalar::Scalar;
+use aic_ir::text::parse_kernel;
 use common::*;
 
-/// `y[i] = x[i] + x[i]` for a parallel `i`, 16 lanes each.
-fn double(name: &str) -> Kernel {
-    let at = || lanes(dim("i") * 16.into(), 16);
-    let sum = Expr::call(ScalarFn::Add, [load("x", at()), load("x", at())]);
-    let body = vec![Stmt::loop_of(&sym("i"), 8.into(), LoopKind::Parallel, vec![store("y", at(), sum)])];
-    kernel(name, vec![param("x", F32, 128, false), param("y", F32, 128, true)], body)
+fn parse(text: &str) -> Kernel {
+    parse_kernel(text).unwrap_or_else(|e| panic!("{e} in {text}"))
+}
+
+/// Runs the kernel both ways on random arrays, and compares every array afterwards: equal, or, for floats that went
+/// through a reduction, within `tolerance` of the largest.
+fn differential(text: &str, symbols: &[i64], tolerance: f64) {
+    let fill = |_: &str, _: usize, dtype: DType, random: &mut Random| match dtype {
+        t if t.is_float() => Scalar::F(random.unit() * 4.0),
+        DType::Bool => Scalar::B(random.bits() % 2 == 0),
+        _ => Scalar::U(random.bits() % 8),
+    };
+    differential_on(text, symbols, tolerance, fill);
+}
+
+fn differential_on(
+    text: &str,
+    symbols: &[i64],
+    tolerance: f64,
+    fill: impl Fn(&str, usize, DType, &mut Random) -> Scalar,
+) {
+    let k = parse(text);
+    let value = |s: &aic_ir::dim::Sym| k.symbols.iter().position(|(t, _)| t == s).map(|i| symbols[i]);
+    let mut random = Random(k.name.len() as u64);
+    let mut inputs: Vec<Array> = Vec::new();
+    for Param { buffer, .. } in &k.params {
+        let n = buffer.len.eval(&value).unwrap() as usize;
+        let values: Vec<Scalar> = (0..n)
+            .map(|i| fill(buffer.name.name(), i, buffer.dtype, &mut random).cast(buffer.dtype))
+            .collect();
+        inputs.push(Array::new(buffer.dtype, values));
+    }
+    let mut expect: Vec<KernelBuffer> = inputs.iter().map(Array::to_buffer).collect();
+    interpret(&k, &mut expect, symbols).unwrap();
+    let extent = k.parallel_extent().eval(&value).unwrap();
+    for cpu in cpus() {
+        let library = build_for(cpu, std::slice::from_ref(&k));
+        let f = library.get(&k.name).unwrap();
+        let mut found: Vec<Array> = inputs.iter().map(Array::copy).collect();
+        let mut arrays: Vec<&mut Array> = found.iter_mut().collect();
+        let parallel = matches!(k.body[..], [Stmt::For { kind: LoopKind::Parallel, .. }]);
+        let slices = if parallel { vec![(0, extent / 3), (extent / 3, extent)] } else { vec![(0, 0)] };
+        slices.into_iter().for_each(|(begin, end)| call(f, &mut arrays, symbols, begin, end));
+        for (a, b) in expect.iter().zip(&found) {
+            compare(&format!("{cpu}: {}", k.name), &Array::from_buffer(a), b, tolerance);
+        }
+    }
+}
+
+fn compare(what: &str, expect: &Array, found: &Array, tolerance: f64) {
+    let scale = expect.floats().iter().filter(|x| x.is_finite()).fold(0f64, |m, x| m.max(x.abs()));
+    for (i, (a, b)) in expect.scalars().into_iter().zip(found.scalars()).enumerate() {
+        let both_nan = a.as_f64().is_nan() && b.as_f64().is_nan();
+        let near = (a.as_f64() - b.as_f64()).abs() <= tolerance * scale;
+        assert!(a == b || both_nan || near, "{what}: element {i}: expected {a:?}, found {b:?}");
+    }
 }
 
 #[test]
 fn a_parallel_loop_runs_the_iterations_it_is_given() {
-    let library = build(&[double("double")]);
+    let k = parse(
+        "kernel @double(in x: f32[128], out y: f32[128]) {
+           parallel for i in 0..8 {
+             y[ramp(16*i, 1, 16)] = add(x[ramp(16*i, 1, 16)], x[ramp(16*i, 1, 16)])
+           }
+         }",
+    );
+    let library = build(&[k]);
     let f = library.get("double").unwrap();
-    let (mut x, mut y) = (Array::f32((0..128).map(|i| i as f32)), Array::zeros(F32, 128));
+    let (mut x, mut y) = (Array::f32((0..128).map(|i| i as f32)), Array::zeros(DType::F32, 128));
     call(f, &mut [&mut x, &mut y], &[], 2, 4);
     let expect = |i: usize| if (32..64).contains(&i) { 2.0 * i as f64 } else { 0.0 };
     assert_eq!(y.floats(), (0..128).map(expect).collect::<Vec<_>>());
+    call(f, &mut [&mut x, &mut y], &[], 5, 5);
+    call(f, &mut [&mut x, &mut y], &[], 7, 3);
+    assert_eq!(y.floats(), (0..128).map(expect).collect::<Vec<_>>());
+}
+
+#[test]
+fn loads_and_stores_of_every_stride() {
+    for dtype in ["f64", "f32", "f16", "bf16", "i8", "u16", "i32", "i64", "bool"] {
+        for (n, name) in [(1, "one"), (3, "three"), (4, "four"), (8, "eight"), (16, "sixteen")] {
+            differential(
+                &format!(
+                    "kernel @stride_{dtype}_{name}(in x: {dtype}[200], in m: bool[200], out y: {dtype}[20*{n}]; s: 1..=5) {{
+                       y[ramp(0, 1, {n})] = x[ramp(3, 1, {n})]
+                       y[ramp({n}, 1, {n})] = x[ramp(60, -1, {n})]
+                       y[ramp({n}*2, 1, {n})] = x[ramp(60, 2, {n})]
+                       y[ramp({n}*3, 1, {n})] = x[ramp(60, -3, {n})]
+                       y[ramp({n}*4, 1, {n})] = x[ramp(7, 0, {n})]
+                       y[ramp({n}*5, 1, {n})] = x[ramp(s, s, {n})]
+                       y[ramp({n}*6, 1, {n})] = x[broadcast(5*s, {n})]
+                       y[ramp({n}*8-1, -1, {n})] = x[ramp(9, 1, {n})]
+                       y[ramp({n}*8, 2, {n})] = x[ramp(11, 1, {n})]
+                       y[ramp({n}*8+1, 2, {n})] = x[ramp(100, 1, {n})]
+                       y[ramp({n}*11-1, 0, {n})] = x[ramp(20, 1, {n})]
+                       y[ramp({n}*11, 1, {n})] = x[ramp(3, 1, {n}) if m[ramp(0, 1, {n})]]
+                       y[ramp({n}*12, 1, {n})] = x[ramp(70, -1, {n}) if m[ramp(1, 1, {n})]]
+                       y[ramp({n}*13, 1, {n})] = x[ramp(70, 4, {n}) if m[ramp(2, 1, {n})]]
+                       y[ramp({n}*14, 1, {n})] = x[ramp(70, 0, {n}) if m[ramp(3, 1, {n})]]
+                       y[ramp({n}*15, 1, {n}) if m[ramp(4, 1, {n})]] = x[ramp(3, 1, {n})]
+                       y[ramp({n}*17-1, -1, {n}) if m[ramp(5, 1, {n})]] = x[ramp(3, 1, {n})]
+                       y[ramp({n}*17, 2, {n}) if m[ramp(6, 1, {n})]] = x[ramp(3, 1, {n})]
+                       y[ramp({n}*19, 0, {n}) if m[ramp(7, 1, {n})]] = x[ramp(3, 1, {n})]
+                     }}"
+                ),
+                &[3],
+                0.0,
+            );
+        }
+    }
+}
+
+#[test]
+fn loads_and_stores_at_computed_indices() {
+    differential(
+        "kernel @indirect(in x: f32[64], in at: i64[64], in to: i32[64], out y: f32[64], out z: i8[64]) {
+           for i in 0..4 {
+             y[ramp(16*i, 1, 16)] = x[add(at[ramp(16*i, 1, 16)], broadcast(10*i, 16))]
+             z[add(mul(cast(i64, to[ramp(16*i, 1, 16)]), broadcast(2, 16)), ramp(16*i, 1, 16)) if lt(ramp(16*i, 1, 16), broadcast(40, 16))] = cast(i8, at[ramp(16*i, 1, 16)])
+           }
+           y[at[3]] = x[at[4]]
+           y[mul(at[5], 3) if lt(at[6], 4)] = x[add(at[5], 20) if ge(at[7], 4)]
+         }",
+        &[],
+        0.0,
+    );
+}
+
+#[test]
+fn masks_of_ramps_are_those_of_64_bit_comparisons() {
+    let mut lines = String::new();
+    for (k, f) in ["lt", "le", "gt", "ge", "eq", "ne"].iter().enumerate() {
+        for (j, ramp) in
+            ["ramp(i, 1, 16)", "ramp(i-n, -3, 16)", "ramp(i*i*i*1000000000000, 0, 16)", "ramp(i, n, 16)"]
+                .iter()
+                .enumerate()
+        {
+            let at = 16 * (4 * k + j);
+            lines += &format!(
+                "y[ramp(384*i+7680+{at}, 1, 16)] = {f}({ramp}, broadcast(n-2*i, 16))\n
+                 z[ramp(384*i+7680+{at}, 1, 16)] = {f}(broadcast(n-2*i, 16), {ramp})\n"
+            );
+        }
+    }
+    let text = format!(
+        "kernel @ramps(out y: bool[15360], out z: bool[15360]; n: -100..=100) {{ for i in -20..20 {{ {lines} }} }}"
+    );
+    for n in [0, 7, 19, -33, 100] {
+        differential(&text, &[n], 0.0);
+    }
+}
+
+#[test]
+fn indices_divide_like_the_algebra() {
+    let divisors = ["3", "-3", "4", "-4", "1", "7", "n", "-n"];
+    let mut lines = String::new();
+    for (k, d) in divisors.iter().enumerate() {
+        let at = 4 * k;
+        lines += &format!(
+            "y[64*i+2048+{at}] = floordiv(i+j,{d})\n y[64*i+2048+{at}+1] = mod(i+j,{d})\n
+             y[64*i+2048+{at}+2] = floordiv((i+32)*5,{d})\n y[64*i+2048+{at}+3] = mod((i+32)*(i+32),{d})\n"
+        );
+    }
+    differential(
+        &format!(
+            "kernel @divide(out y: i64[4096]; n: 1..=9, j: -5..=5) {{
+               for i in -32..32 {{
+                 {lines}
+                 y[64*i+2048+60] = -2*i*j+n*min(i,(max(j,3-i)))
+                 y[64*i+2048+61] = -i
+               }}
+             }}"
+        ),
+        &[5, -3],
+        0.0,
+    );
+}
+
+#[test]
+fn lanes_are_combined() {
+    let numbers = ["f64", "f32", "i8", "i16", "i32", "i64", "u8", "u32", "u64"];
+    for (dtype, ops) in numbers.map(|t| (t, ["sum", "prod", "max", "min"])) {
+        for n in [1, 2, 3, 4, 8, 12, 16, 32] {
+            let stores: String = ops
+                .iter()
+                .enumerate()
+                .map(|(k, op)| format!("y[4*i+{k}] = reduce({op}, x[ramp({n}*i, 1, {n})])\n"))
+                .collect();
+            let text = format!(
+                "kernel @sum_{dtype}_{n}(in x: {dtype}[{n}*8], out y: {dtype}[32]) {{ for i in 0..8 {{ {stores} }} }}"
+            );
+            differential(&text, &[], if dtype.starts_with('f') { 1e-6 } else { 0.0 });
+        }
+    }
+    for n in [1, 2, 8, 16, 64] {
+        let text = format!(
+            "kernel @logic_{n}(in x: bool[{n}*8], out y: bool[32]) {{
+               for i in 0..8 {{
+                 y[2*i] = reduce(and, x[ramp({n}*i, 1, {n})])
+                 y[2*i+1] = reduce(or, x[ramp({n}*i, 1, {n})])
+                 y[16+i] = reduce(and, or(x[ramp({n}*i, 1, {n})], broadcast(bool(true), {n})))
+               }}
+             }}"
+        );
+        differential(&text, &[], 0.0);
+    }
+}
+
+#[test]
+fn extremes_of_lanes_keep_nan() {
+    let text = "kernel @nan(in x: f32[256], out y: f32[32]) {
+                  for i in 0..16 {
+                    y[i] = reduce(max, x[ramp(16*i, 1, 16)])
+                    y[16+i] = reduce(min, x[ramp(16*i, 1, 16)])
+                  }
+                }";
+    differential_on(text, &[], 0.0, |_, i, _, random| match i % 17 == 0 && i > 0 {
+        true => Scalar::F(f64::NAN),
+        false => Scalar::F(random.unit()),
+    });
+}
+
+#[test]
+fn blocks_and_loops_nest() {
+    differential(
+        "kernel @control(in x: i64[32], out gcd: i64[32], out n: i32[32], out s: f64[4]; m: 0..=9) {
+           for i in 0..32 {
+             alloc a: i64[2] register
+             alloc steps: i32[1] stack
+             a[0] = add(x[i], 12)
+             a[1] = 20
+             steps[0] = i32(0)
+             while ne(a[1], 0) {
+               let r: i64 = rem(a[0], a[1])
+               a[0] = a[1]
+               a[1] = r
+               steps[0] = add(steps[0], i32(1))
+               if gt(steps[0], i32(3)) {
+                 if eq(r, 0) {
+                   gcd[i] = -1
+                 }
+                 a[1] = 0
+               } else {
+                 gcd[i] = a[0]
+               }
+             }
+             n[i] = steps[0]
+           }
+           for i in m..4 {
+             s[i] = f64(0.0)
+             for j in i..m {
+               s[i] = f64(77.0)
+             }
+             for j in -3..i {
+               s[i] = add(s[i], cast(f64, j))
+             }
+           }
+         }",
+        &[2],
+        0.0,
+    );
+}
+
+#[test]
+fn rows_are_copied() {
+    differential(
+        "kernel @rows(in x: i16[200], out y: i16[200]; n: 1..=9) {
+           alloc t: i16[64] stack
+           copy t[0] from x[3] len 8 rows 8 strides 8, 16
+           copy y[5] from t[8] len n rows n strides 10, 8
+           copy y[100] from t[n] len 20
+         }",
+        &[5],
+        0.0,
+    );
+}
+
+#[test]
+fn prefetching_changes_nothing() {
+    differential(
+        "kernel @ahead(in x: f32[64], out y: f32[64]) {
+           for i in 0..4 {
+             call @prefetch(x[16*i+4096])
+             call @prefetch(x[ramp(16*i, 1, 16)], i64(1))
+             y[ramp(16*i, 1, 16)] = x[ramp(16*i, 1, 16)]
+           }
+         }",
+        &[],
+        0.0,
+    );
+}
+
+/// `c[m, n] = sum_k a[m, k] * b[k, n]` with a register tile of `mr` rows by `nr` vectors; `b` is packed in panels.
+fn matmul(mr: i64, nr: i64, lanes: i64, m: i64, n: i64, k: i64) -> String {
+    let panel = nr * lanes;
+    format!(
+        "kernel @matmul(in a: f32[{}], in b: f32[{}], out c: f32[{}]) {{
+           parallel for io in 0..{} {{
+             for jo in 0..{} {{
+               alloc acc: f32[{}] register
+               unroll for r in 0..{mr} {{
+                 unroll for q in 0..{nr} {{
+                   acc[ramp({panel}*r+{lanes}*q, 1, {lanes})] = broadcast(f32(0.0), {lanes})
+                 }}
+               }}
+               for p in 0..{k} {{
+                 alloc row: f32[{panel}] register
+                 unroll for q in 0..{nr} {{
+                   row[ramp({lanes}*q, 1, {lanes})] = b[ramp({}*jo+{panel}*p+{lanes}*q, 1, {lanes})]
+                 }}
+                 unroll for r in 0..{mr} {{
+                   let s: f32 = a[{}*io+{k}*r+p]
+                   unroll for q in 0..{nr} {{
+                     acc[ramp({panel}*r+{lanes}*q, 1, {lanes})] = fma(broadcast(s, {lanes}), row[ramp({lanes}*q, 1, {lanes})], acc[ramp({panel}*r+{lanes}*q, 1, {lanes})])
+                   }}
+                 }}
+               }}
+               unroll for r in 0..{mr} {{
+                 unroll for q in 0..{nr} {{
+                   c[ramp({}*io+{n}*r+{panel}*jo+{lanes}*q, 1, {lanes})] = acc[ramp({panel}*r+{lanes}*q, 1, {lanes})]
+                 }}
+               }}
+             }}
+           }}
+         }}",
+        m * k,
+        k * n,
+        m * n,
+        m / mr,
+        n / panel,
+        mr * panel,
+        panel * k,
+        mr * k,
+        mr * n
+    )
+}
+
+#[test]
+fn a_register_tile_is_right() {
+    differential(&matmul(6, 2, 16, 18, 64, 37), &[], 1e-6);
+    differential(&matmul(4, 3, 8, 8, 48, 10), &[], 1e-6);
+}
+
+/// The instructions of the innermost loop: from the block with the most fused multiply-adds.
+fn hottest_block(asm: &str) -> Vec<&str> {
+    let blocks = asm.split_inclusive(":\n").flat_map(|b| b.split(".LBB"));
+    let fmas = |b: &&str| b.lines().filter(|l| l.contains("vfmadd")).count();
+    blocks.max_by_key(fmas).unwrap_or("").lines().collect()
+}
+
+#[test]
+fn a_register_tile_is_in_registers() {
+    let options = |cpu: &str| CpuOptions { cpu: cpu.into(), ..CpuOptions::default() };
+    for (cpu, register, text, fmas) in [
+        ("x86-64-v4", "%zmm", matmul(6, 2, 16, 126, 768, 768), 12),
+        ("x86-64-v4", "%zmm", matmul(14, 2, 16, 126, 768, 768), 28),
+        ("x86-64-v3", "%ymm", matmul(6, 2, 8, 126, 768, 768), 12),
+    ] {
+        let asm = emit_text(&[parse(&text)], &options(cpu), TextKind::Asm).unwrap();
+        let block = hottest_block(&asm);
+        let found = block.iter().filter(|l| l.contains("vfmadd") && l.contains(register)).count();
+        assert_eq!(found, fmas, "{cpu}: {block:#?}");
+        let spills = block.iter().filter(|l| l.contains("(%rsp)") || l.contains("(%rbp)")).count();
+        assert_eq!(spills, 0, "{cpu}: {block:#?}");
+    }
+}
+
+/// Run with `--ignored --nocapture`, in a release build or not: it times generated code only.
+#[test]
+#[ignore = "a measurement"]
+fn matmul_speed() {
+    let lanes = if cpus().contains(&"x86-64-v4") { 16 } else { 8 };
+    for (mr, nr) in [(6, 2), (14, 2), (8, 3)] {
+        let (m, n, k) = (168, 768, 768);
+        let kernel = parse(&matmul(mr, nr, lanes, m, n, k));
+        let library = build(&[kernel]);
+        let f = library.get("matmul").unwrap();
+        let mut a = Array::f32((0..m * k).map(|i| (i % 7) as f32));
+        let mut b = Array::f32((0..k * n).map(|i| (i % 5) as f32));
+        let mut c = Array::zeros(DType::F32, (m * n) as usize);
+        let seconds = |a: &mut Array, b: &mut Array, c: &mut Array| {
+            let start = std::time::Instant::now();
+            (0..10).for_each(|_| call(f, &mut [a, b, c], &[], 0, m / mr));
+            start.elapsed().as_secs_f64() / 10.0
+        };
+        let best = (0..20).map(|_| seconds(&mut a, &mut b, &mut c)).fold(f64::MAX, f64::min);
+        println!("tile {mr} x {nr}: {:.1} GFLOP/s", 2.0 * (m * n * k) as f64 / best / 1e9);
+    }
+}
+
+#[test]
+fn what_cannot_be_compiled_is_named() {
+    let cases = [
+        ("y[0] = z[0]", "buffer z is not declared"),
+        ("bind(thread, 0) for t in 0..4 { }", "loop t is bound to Thread(0), which the target doesn't have"),
+        ("vector for t in 0..4 { }", "loop t was not vectorised"),
+        ("unroll for t in 0..n { }", "bounds 0..n are not constant"),
+        ("unroll for t in 0..300000 { }", "unrolling it gives more than"),
+        ("barrier shared", "the target has no barriers"),
+        ("copy y[0] from x[0] len 2 async g", "asynchronous copies"),
+        ("wait g pending 0", "asynchronous copies"),
+        ("mma @m16n8k16 [16, 8, 16] y[0, 8] += x[0, 16] * x[0, 8]", "no matrix intrinsic `m16n8k16`"),
+        ("call @sleep()", "no intrinsic `sleep`"),
+        ("alloc s: f32[4] shared", "scope Shared"),
+        ("alloc s: f32[n] stack", "length n, not a constant"),
+        ("alloc s: f32[100000000] stack", "400000000 bytes"),
+        ("y[0] = reduce(argmax, x[ramp(0, 1, 4)])", "cannot be combined by argmax"),
+        ("y[ramp(0, 1, 4)] = x[ramp(0, 1, 8)]", "f32x8 is stored to 4 lanes of buffer y of f32"),
+        ("y[0] = i32(1)", "i32 is stored to 1 lanes of buffer y of f32"),
+        ("h[0] = add(h[0], h[0])", "16-bit floats can only be loaded, stored and cast"),
+        ("y[0] = var(q)", ""),
+    ];
+    for (body, message) in cases {
+        let text = format!("kernel @bad(in x: f32[64], out y: f32[64], out h: f16[4]; n: 1..=9) {{ {body} }}");
+        let Ok(k) = parse_kernel(&text) else { continue };
+        let error = compile(&[k], &CpuOptions::default()).unwrap_err().message;
+        assert!(error.starts_with("kernel bad: ") && error.contains(message), "{body}: {error}");
+    }
+    let k = parse("kernel @k() { }");
+    let error = |cpu: &str, triple: &str, kernels: &[Kernel]| {
+        let options = CpuOptions { cpu: cpu.into(), triple: triple.into(), ..CpuOptions::default() };
+        compile(kernels, &options).unwrap_err().message
+    };
+    assert!(
+        error("pentium", x86::TRIPLE, std::slice::from_ref(&k)).contains("no x86-64 CPU named `pentium`")
+    );
+    assert!(error("native", "riscv64-unknown-linux-gnu", std::slice::from_ref(&k)).contains("not supported"));
+    assert!(error("native", x86::TRIPLE, &[k.clone(), k]).contains("two kernels are named `k`"));
+    assert!(
+        error("native", x86::TRIPLE, &[parse("kernel @\"a b\"() { }")]).contains("not a name for a kernel")
+    );
+}
+
+#[test]
+fn objects_do_not_depend_on_threads() {
+    let kernels: Vec<Kernel> = (0..13)
+        .map(|i| {
+            parse(&format!(
+                "kernel @k{i}(in x: f32[64], out y: f32[64]) {{
+                   for i in 0..4 {{ y[ramp(16*i, 1, 16)] = exp(mul(x[ramp(16*i, 1, 16)], broadcast(f32({i}), 16))) }}
+                 }}"
+            ))
+        })
+        .collect();
+    let with = |threads| compile(&kernels, &CpuOptions { threads, ..CpuOptions::default() }).unwrap();
+    assert!(with(1) == with(2) && with(2) == with(7));
+    let library = Library::load(&with(0)).unwrap();
+    (0..13).for_each(|i| drop(library.get(&format!("k{i}")).unwrap()));
+    assert!(library.get("k13").unwrap_err().message.contains("kernel k13"));
+}
+
+#[test]
+fn broken_objects_are_errors() {
+    let objects = [Object { bytes: b"no ELF file".to_vec() }];
+    let library = Library::load(&objects);
+    assert!(library.and_then(|l| l.get("k")).is_err());
+}
+
+#[test]
+fn an_older_cpu_gets_no_newer_instructions() {
+    let k = parse(&matmul(6, 2, 16, 12, 64, 8));
+    let asm = |cpu: &str| {
+        let options = CpuOptions { cpu: cpu.into(), ..CpuOptions::default() };
+        emit_text(std::slice::from_ref(&k), &options, TextKind::Asm).unwrap()
+    };
+    assert!(asm("x86-64-v4").contains("%zmm"));
+    assert!(asm("x86-64-v3").contains("%ymm") && !asm("x86-64-v3").contains("%zmm"));
+    assert!(asm("x86-64").contains("%xmm") && !asm("x86-64").contains("%ymm"));
+    let features = |cpu: &str| {
+        let f = cpu_features(&CpuOptions { cpu: cpu.into(), ..CpuOptions::default() }).unwrap();
+        (f.vector_bytes, f.fma, f.f16c)
+    };
+    assert_eq!(features("x86-64"), (16, false, false));
+    assert_eq!(features("x86-64-v3"), (32, true, true));
+    assert_eq!(features("x86-64-v4"), (64, true, true));
+    assert_eq!(features("sapphirerapids"), (64, true, true));
+    assert_eq!(features("sandybridge"), (32, false, false));
 }

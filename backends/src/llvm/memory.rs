@@ -10,6 +10,7 @@ use aic_ir::dim::{Dim, Sym};
 use aic_ir::dtype::DType;
 use aic_ir::error::Result;
 use aic_ir::kernel::{Copy, Expr, VType};
+use aic_ir::scalar::Scalar;
 use aic_ir::{bail, ensure};
 use inkwell::IntPredicate;
 use inkwell::types::BasicTypeEnum;
@@ -288,6 +289,7 @@ impl<'c> Emitter<'_, 'c> {
         let locality = match rest {
             None => 3,
             Some(Expr::Index(d)) if (0..4).contains(&d.as_const().unwrap_or(-1)) => d.constant(),
+            Some(Expr::Const(DType::I64, Scalar::I(n @ 0..4))) => *n,
             Some(_) => bail!("the second argument of `prefetch` must be 0, 1, 2 or 3"),
         };
         let m = self.memory(buffer)?;

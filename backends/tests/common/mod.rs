@@ -4,6 +4,7 @@
 use aic_backends::{CpuOptions, KernelFn, Library, compile};
 use aic_ir::dim::{Dim, Range, Sym};
 use aic_ir::dtype::DType;
+use aic_ir::eval::KernelBuffer;
 use aic_ir::kernel::{Buffer, Expr, Kernel, Param, Scope, Stmt};
 use aic_ir::scalar::Scalar;
 use aic_ir::tensor::{read_scalar, write_scalar};
@@ -221,6 +222,20 @@ impl Array {
 
     pub fn floats(&self) -> Vec<f64> {
         self.scalars().into_iter().map(Scalar::as_f64).collect()
+    }
+
+    pub fn copy(&self) -> Array {
+        Array::new(self.dtype, self.scalars())
+    }
+
+    pub fn to_buffer(&self) -> KernelBuffer {
+        let end = self.offset + self.len * self.dtype.size();
+        KernelBuffer { dtype: self.dtype, data: self.bytes[self.offset..end].to_vec() }
+    }
+
+    pub fn from_buffer(b: &KernelBuffer) -> Array {
+        let elements = b.data.chunks_exact(b.dtype.size());
+        Array::new(b.dtype, elements.map(|e| read_scalar(b.dtype, e)))
     }
 
     fn pointer(&mut self) -> *mut c_void {
