@@ -1,16 +1,20 @@
 //! The operators of ONNX: one line each in the table of its family.
 
 mod activation;
+mod attention;
+mod control;
 mod conv;
 mod einsum;
 mod elementwise;
 mod index;
+mod loss;
 mod matmul;
 mod norm;
 mod pool;
 mod reduce;
+mod sequence;
 mod shape;
-
+mod steps;
 mod window;
 
 use super::table::Operator;
@@ -27,4 +31,8 @@ pub(super) const FAMILIES: &[&[Operator]] = &[
     conv::OPERATORS,
     pool::OPERATORS,
     norm::OPERATORS,
+    attention::OPERATORS,
+    control::OPERATORS,
+    sequence::OPERATORS,
+    loss::OPERATORS,
 ];
