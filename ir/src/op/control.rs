@@ -5,7 +5,6 @@
 //! the body's under that binding. A state whose extent changes from one iteration to the next has a symbol there
 //! that no other value depends on; in the results that symbol stands for the final extent.
 
-use super::search::check_count;
 use super::shape::{strides, take};
 use super::{Operand, Operator, Rng, Sample, Values, elementwise, op};
 use crate::dim::{Dim, Sym};
@@ -246,9 +245,10 @@ impl Operator for Loop {
             }
             i += 1;
         }
+        let declared = self.count.as_const().filter(|_| collected.len() > 0).unwrap_or(i);
+        ensure!(i == declared, "{i} iterations were done where {declared} were declared");
         let mut results = inputs[2..2 + self.states].to_vec();
         for k in 0..collected.len() {
-            check_count(&self.count, i as usize)?;
             results.push(collected.stack(k, 0, false)?);
         }
         Ok(results)

@@ -6,6 +6,7 @@
 use super::attr::word_attr;
 use super::contract::push_rounded;
 use super::shape::strides;
+use super::window::tap_axes;
 use super::{Operand, Operator, Rng, Sample, Values, op};
 use crate::compute::{Axis, Compute, Expr, ReduceOp, Source, Stage};
 use crate::dim::Dim;
@@ -136,8 +137,7 @@ impl Operator for GridSample {
             GridMode::Linear => 2,
             GridMode::Cubic => 4,
         };
-        let taps: Vec<Axis> =
-            (0..spatial.len()).map(|k| Axis::new(&format!("t{k}"), Dim::from(n_taps))).collect();
+        let taps = tap_axes(&vec![Dim::from(n_taps); spatial.len()]);
         let mut index = vec![Expr::Index(i[0].clone()), Expr::Index(i[1].clone())];
         let (mut guards, mut weight) = (Vec::new(), None);
         for (k, n) in spatial.iter().enumerate() {
@@ -394,27 +394,29 @@ impl Line<'_> {
         let first = Expr::call(ScalarFn::Floor, [at.clone()]);
         let t = binary(ScalarFn::Sub, at.cast(self.work, wide), first.cast(self.work, wide));
         let c = |value: f64| Expr::float(wide, value);
-        let tap = |less: i64| Expr::Index(tap.clone() - less.into());
         match self.op.mode {
             GridMode::Nearest => None,
             GridMode::Linear => {
-                let is_first = binary(ScalarFn::Eq, tap(0), Expr::int(0));
+                let is_first = binary(ScalarFn::Eq, Expr::Index(tap.clone()), Expr::int(0));
                 Some(select(is_first, binary(ScalarFn::Sub, c(1.0), t.clone()), t))
             }
+            // Keys' kernel, factored by its zeros: a*u*v*v for the outer taps and v*(1 + u - (a+2)*u*u) for the inner
+            // ones, where u and v are the distances to the two pixels between which the place is.
             GridMode::Cubic => {
-                let d = binary(ScalarFn::Sub, t, tap(1).cast(DType::I64, wide));
-                let d = Expr::call(ScalarFn::Abs, [d]);
-                // Polynomials of d by Horner's rule, from the highest coefficient.
-                let polynomial = |coefficients: [f64; 4]| {
-                    let [first, rest @ ..] = coefficients.map(c);
-                    rest.into_iter().fold(first, |sum, next| {
-                        binary(ScalarFn::Add, binary(ScalarFn::Mul, sum, d.clone()), next)
-                    })
-                };
-                let a = KEYS_A;
-                let near = polynomial([a + 2.0, -(a + 3.0), 0.0, 1.0]);
-                let far = polynomial([a, -5.0 * a, 8.0 * a, -4.0 * a]);
-                Some(select(binary(ScalarFn::Le, d.clone(), c(1.0)), near, far))
+                let mul = |a: &Expr, b: &Expr| binary(ScalarFn::Mul, a.clone(), b.clone());
+                let s = binary(ScalarFn::Sub, c(1.0), t.clone());
+                let is_left = binary(ScalarFn::Lt, Expr::Index(tap.clone()), Expr::int(2));
+                let u = select(is_left.clone(), t.clone(), s.clone());
+                let v = select(is_left, s, t);
+                let outer = mul(&mul(&c(KEYS_A), &u), &mul(&v, &v));
+                let square = mul(&c(KEYS_A + 2.0), &mul(&u, &u));
+                let sum = binary(ScalarFn::Sub, binary(ScalarFn::Add, c(1.0), u), square);
+                let is_inner = binary(
+                    ScalarFn::Eq,
+                    Expr::Index((tap.clone() - 1.into()).floor_div(&2.into())),
+                    Expr::int(0),
+                );
+                Some(select(is_inner, mul(&v, &sum), outer))
             }
         }
     }
