@@ -73,7 +73,7 @@ impl Default for CpuOptions {
 }
 
 /// What a CPU offers that matters for schedules and code generation.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CpuFeatures {
     /// The widest vectors that arithmetic is done on: 16, 32 or 64.
     pub vector_bytes: usize,
@@ -81,6 +81,8 @@ pub struct CpuFeatures {
     pub fma: bool,
     /// Whether it converts vectors of 16-bit IEEE floats.
     pub f16c: bool,
+    /// LLVM's names of its instruction sets beyond SSE2: those that code compiled for it may use.
+    pub names: Vec<&'static str>,
 }
 
 /// An ELF relocatable file with the code of some kernels.

@@ -424,7 +424,8 @@ fn what_cannot_be_compiled_is_named() {
         ("y[0] = var(q)", ""),
     ];
     for (body, message) in cases {
-        let text = format!("kernel @bad(in x: f32[64], out y: f32[64], out h: f16[4]; n: 1..=9) {{ {body} }}");
+        let text =
+            format!("kernel @bad(in x: f32[64], out y: f32[64], out h: f16[4]; n: 1..=9) {{ {body} }}");
         let Ok(k) = parse_kernel(&text) else { continue };
         let error = compile(&[k], &CpuOptions::default()).unwrap_err().message;
         assert!(error.starts_with("kernel bad: ") && error.contains(message), "{body}: {error}");
@@ -479,13 +480,28 @@ fn an_older_cpu_gets_no_newer_instructions() {
     assert!(asm("x86-64-v4").contains("%zmm"));
     assert!(asm("x86-64-v3").contains("%ymm") && !asm("x86-64-v3").contains("%zmm"));
     assert!(asm("x86-64").contains("%xmm") && !asm("x86-64").contains("%ymm"));
-    let features = |cpu: &str| {
-        let f = cpu_features(&CpuOptions { cpu: cpu.into(), ..CpuOptions::default() }).unwrap();
+}
+
+#[test]
+fn cpus_have_their_features() {
+    let features =
+        |cpu: &str| cpu_features(&CpuOptions { cpu: cpu.into(), ..CpuOptions::default() }).unwrap();
+    let short = |cpu: &str| {
+        let f = features(cpu);
         (f.vector_bytes, f.fma, f.f16c)
     };
-    assert_eq!(features("x86-64"), (16, false, false));
-    assert_eq!(features("x86-64-v3"), (32, true, true));
-    assert_eq!(features("x86-64-v4"), (64, true, true));
-    assert_eq!(features("sapphirerapids"), (64, true, true));
-    assert_eq!(features("sandybridge"), (32, false, false));
+    assert_eq!(short("x86-64"), (16, false, false));
+    assert_eq!(features("x86-64").names, [""; 0]);
+    assert_eq!(short("x86-64-v3"), (32, true, true));
+    let v3 = "sse3 ssse3 fma sse4.1 sse4.2 movbe popcnt avx f16c bmi avx2 bmi2 lzcnt";
+    assert_eq!(features("x86-64-v3").names.join(" "), v3);
+    assert_eq!(short("x86-64-v4"), (64, true, true));
+    assert_eq!(short("sandybridge"), (32, false, false));
+    assert!(
+        ["avx512fp16", "amx-tile", "avx512bf16"].iter().all(|n| features("sapphirerapids").names.contains(n))
+    );
+    let native = features("native").names;
+    assert_eq!(native.contains(&"avx2"), std::is_x86_feature_detected!("avx2"));
+    assert_eq!(native.contains(&"avx512vnni"), std::is_x86_feature_detected!("avx512vnni"));
+    assert_eq!(native.contains(&"avx512fp16"), std::is_x86_feature_detected!("avx512fp16"));
 }

@@ -7,6 +7,7 @@
 mod build;
 mod cast;
 mod emit;
+mod features;
 mod index;
 mod jit;
 mod memory;
@@ -69,7 +70,7 @@ pub(crate) fn emit_text(kernels: &[Kernel], options: &CpuOptions, kind: TextKind
 }
 
 pub(crate) fn cpu_features(options: &CpuOptions) -> Result<CpuFeatures> {
-    Machine::new(options)?.cpu_features()
+    features::features(&Machine::new(options)?)
 }
 
 fn check_names(kernels: &[Kernel]) -> Result<()> {

@@ -1,6 +1,7 @@
 //! The machine that code is generated for: what the emitter asks about it, and LLVM's own description of it.
 
-use crate::{CpuFeatures, CpuOptions, x86};
+use super::features::features;
+use crate::{CpuOptions, x86};
 use aic_ir::ensure;
 use aic_ir::error::{Error, Result};
 use aic_ir::scalar::ScalarFn;
@@ -45,8 +46,8 @@ impl Target {
 /// LLVM's description of the machine, which compiles modules.
 pub(super) struct Machine {
     pub machine: TargetMachine,
-    cpu: String,
-    features: String,
+    pub cpu: String,
+    pub features: String,
 }
 
 impl Machine {
@@ -73,7 +74,7 @@ impl Machine {
 
     /// What the emitter asks, for an x86 machine.
     pub fn target(&self) -> Result<Target> {
-        let features = self.cpu_features()?;
+        let features = features(self)?;
         Ok(Target {
             cpu: self.cpu.clone(),
             features: self.features.clone(),
@@ -82,38 +83,6 @@ impl Machine {
             max_stack_bytes: x86::MAX_STACK_BYTES,
             libm: x86::libm,
         })
-    }
-
-    /// LLVM's C interface doesn't tell a CPU's features, but its instructions do: those it selects for an addition of
-    /// 64-byte vectors, a fused multiply-add and a conversion from half precision.
-    pub fn cpu_features(&self) -> Result<CpuFeatures> {
-        let context = Context::create();
-        let text = "
-            define <16 x float> @add(<16 x float> %a, <16 x float> %b) {
-              %r = fadd <16 x float> %a, %b
-              ret <16 x float> %r
-            }
-            define float @fma(float %a, float %b, float %c) {
-              %r = call float @llvm.fma.f32(float %a, float %b, float %c)
-              ret float %r
-            }
-            define <4 x float> @half(<4 x half> %a) {
-              %r = fpext <4 x half> %a to <4 x float>
-              ret <4 x float> %r
-            }
-            declare float @llvm.fma.f32(float, float, float)";
-        let buffer =
-            inkwell::memory_buffer::MemoryBuffer::create_from_memory_range_copy(text.as_bytes(), "cpu");
-        let module = context.create_module_from_ir(buffer).map_err(super::failed)?;
-        self.describe(&module);
-        let asm = self.write(&module, FileType::Assembly)?;
-        let asm = String::from_utf8_lossy(&asm);
-        let vector_bytes = match () {
-            _ if asm.contains("%zmm") => 64,
-            _ if asm.contains("%ymm") => 32,
-            _ => 16,
-        };
-        Ok(CpuFeatures { vector_bytes, fma: asm.contains("vfm"), f16c: asm.contains("vcvtph2ps") })
     }
 
     /// Notes in the module which machine it is for.
