@@ -133,6 +133,11 @@ impl Bounds {
         }
     }
 
+    /// Whether the variable is declared.
+    pub fn is_declared(&self, s: &Sym) -> bool {
+        self.rank(s).is_some()
+    }
+
     fn rank(&self, s: &Sym) -> Option<usize> {
         self.vars.iter().rposition(|v| v.sym == *s)
     }

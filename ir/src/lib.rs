@@ -20,3 +20,4 @@ pub mod target;
 
 pub mod eval;
 pub mod text;
+pub mod verify;

@@ -37,6 +37,13 @@ impl Display for Kernel {
     }
 }
 
+/// With nested statements; types of variables that need those of buffers are left out.
+impl Display for Stmt {
+    fn fmt(&self, f: &mut Formatter<'_>) -> Result {
+        Printer { buffers: Vec::new() }.stmt(f, self, 0)
+    }
+}
+
 impl Display for VType {
     fn fmt(&self, f: &mut Formatter<'_>) -> Result {
         match self.lanes {
