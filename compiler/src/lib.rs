@@ -1,5 +1,7 @@
 //! The compiler as a library: what the command line `aic` is made of.
 
+pub mod driver;
+
 pub mod import;
 pub mod io;
 

@@ -94,8 +94,11 @@ pub fn header_text(program: &Program) -> String {
     )
 }
 
-/// Artifacts have no interpreter, and their kernels' names must be symbols that are nobody else's.
-fn check(program: &Program) -> Result<()> {
+/// Whether an artifact can be made: it has no interpreter, and its kernels' names must be symbols that are nobody else's.
+///
+/// # Errors
+/// A step of the program has no kernel, or a kernel's name is no symbol.
+pub fn check(program: &Program) -> Result<()> {
     let mut missing = Error::new("");
     let mut reasons = Vec::new();
     for step in &program.steps {

@@ -3,9 +3,18 @@
 //! Invariants: results go to standard output, everything else to standard error; a refusal or an error, a wrong
 //! command line among them, is exit code 1 and one message; exit code 70 is a bug of `aic`.
 
-mod convert;
+mod args;
 mod print;
 mod report;
+
+mod bench;
+mod check;
+mod compile;
+mod convert;
+mod info;
+mod ops;
+mod opt;
+mod run;
 
 use aic_ir::error::Result;
 use clap::Parser;
@@ -32,13 +41,27 @@ struct Cli {
 
 #[derive(clap::Subcommand)]
 enum Command {
+    Run(run::Args),
+    Compile(compile::Args),
+    Check(check::Args),
+    Info(info::Args),
+    Opt(opt::Args),
+    Ops(ops::Args),
     Convert(convert::Args),
+    Bench(bench::Args),
 }
 
 impl Command {
     fn execute(self) -> Result<()> {
         match self {
+            Command::Run(args) => run::execute(&args),
+            Command::Compile(args) => compile::execute(&args),
+            Command::Check(args) => check::execute(&args),
+            Command::Info(args) => info::execute(&args),
+            Command::Opt(args) => opt::execute(&args),
+            Command::Ops(args) => ops::execute(&args),
             Command::Convert(args) => convert::execute(&args),
+            Command::Bench(args) => bench::execute(&args),
         }
     }
 }

@@ -1,0 +1,279 @@
+//! Options that several commands share, and what they stand for.
+
+use super::print::{self, Progress};
+use aic::driver::{self, Runner, Source, Times};
+use aic::io::{self, Format, Given, Value};
+use aic_backends::CpuOptions;
+use aic_ir::error::{Error, Result};
+use aic_ir::graph::Graph;
+use aic_ir::program::Program;
+use aic_ir::tensor::Tensor;
+use aic_ir::{bail, ensure};
+use std::collections::HashMap;
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+/// A model and what is known of its dimensions.
+#[derive(clap::Args)]
+pub struct ModelArgs {
+    /// The model: .onnx, graph JSON (.json) or the text form of a graph (.aic)
+    #[arg(value_name = "MODEL")]
+    pub path: PathBuf,
+    #[command(flatten)]
+    dims: DimArgs,
+}
+
+impl ModelArgs {
+    /// As of [`DimArgs::by_name`].
+    pub fn dims(&self) -> Result<HashMap<String, i64>> {
+        self.dims.by_name()
+    }
+
+    /// Reads the model.
+    ///
+    /// # Errors
+    /// The file can't be read, or is no model.
+    pub fn load(&self) -> Result<Source> {
+        Source::load(&self.path)
+    }
+}
+
+/// Values of symbolic dimensions.
+#[derive(clap::Args)]
+pub struct DimArgs {
+    /// Give a symbolic dimension a value, like batch=8; may be repeated
+    #[arg(long = "dim", value_name = "SYM=N", value_parser = parse_dim)]
+    dims: Vec<(String, i64)>,
+}
+
+impl DimArgs {
+    /// The values by the names of the dimensions.
+    ///
+    /// # Errors
+    /// One is given two values.
+    pub fn by_name(&self) -> Result<HashMap<String, i64>> {
+        let mut dims = HashMap::new();
+        for (name, value) in &self.dims {
+            let old = dims.insert(name.clone(), *value);
+            ensure!(old.is_none_or(|old| old == *value), "--dim {name} is given two values");
+        }
+        Ok(dims)
+    }
+}
+
+fn parse_dim(text: &str) -> std::result::Result<(String, i64), String> {
+    let Some((name, value)) = text.rsplit_once('=') else {
+        return Err("expected SYM=N, like batch=8".into());
+    };
+    match value.trim().parse::<i64>() {
+        Ok(value) if value >= 0 && !name.trim().is_empty() => Ok((name.trim().to_owned(), value)),
+        _ => Err("expected SYM=N with an integer N that is not negative, like batch=8".into()),
+    }
+}
+
+/// For which CPU to compile.
+#[derive(clap::Args)]
+pub struct CpuArgs {
+    /// The CPU to compile for: native (this one), a level such as x86-64-v3 (AVX2) or x86-64-v4 (AVX-512), or a name
+    /// that LLVM knows
+    #[arg(long, value_name = "CPU", default_value = "native")]
+    cpu: String,
+}
+
+impl CpuArgs {
+    /// The options of the backend.
+    pub fn options(&self) -> CpuOptions {
+        CpuOptions { cpu: self.cpu.clone(), ..CpuOptions::default() }
+    }
+}
+
+/// What computes a model.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum Backend {
+    /// Machine code for x86-64, by LLVM
+    X86,
+    /// The interpreter: slow, obvious, and what the others are compared with
+    Reference,
+}
+
+impl Backend {
+    const DEFAULT: Backend = if cfg!(feature = "llvm") { Backend::X86 } else { Backend::Reference };
+
+    /// Its name on the command line.
+    pub fn name(self) -> &'static str {
+        match self {
+            Backend::X86 => "x86",
+            Backend::Reference => "reference",
+        }
+    }
+}
+
+/// How to run a model.
+#[derive(clap::Args)]
+pub struct RunArgs {
+    /// Values of the inputs: a folder with input_0.pb ... or NAME.npy, an .npz archive, or NAME=FILE.npy; random ones
+    /// if nothing is given
+    #[arg(long, value_name = "DIR|FILE.npz|NAME=FILE", num_args = 1.., allow_hyphen_values = false)]
+    inputs: Vec<String>,
+    /// Seed of the random inputs
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    seed: u64,
+    /// What computes the model
+    #[arg(long, value_enum, default_value_t = Backend::DEFAULT)]
+    pub backend: Backend,
+    /// Refuse a model some of whose operators would be left to the interpreter
+    #[arg(long)]
+    strict: bool,
+    /// Threads to run on; 0 for one per core
+    #[arg(long, value_name = "N", default_value_t = 0, value_parser = clap::value_parser!(u32).range(0..=1024))]
+    pub threads: u32,
+    #[command(flatten)]
+    cpu: CpuArgs,
+}
+
+/// A model ready to run, with inputs.
+pub struct Prepared {
+    /// As it was read.
+    pub source: Source,
+    /// What runs it.
+    pub runner: Runner,
+    /// A value for every input.
+    pub inputs: Vec<Tensor>,
+    /// In which format outputs should be written.
+    pub format: Format,
+    /// How long it took, from reading the file to the compiled kernels, and to load those.
+    pub times: Times,
+}
+
+/// Reads a model and its inputs and gets it ready to run. Tells what is worth knowing.
+///
+/// # Errors
+/// Anything that keeps the model from being run on these inputs.
+pub fn prepare(model: &ModelArgs, args: &RunArgs) -> Result<Prepared> {
+    let start = Instant::now();
+    let source = model.load()?;
+    let given = io::read_inputs(&args.inputs, &source.inputs())?;
+    let format = given.format;
+    let reading = start.elapsed();
+
+    let start = Instant::now();
+    let tensors = tensors(given)?;
+    let imported = source.import_for(&model.dims()?, &tensors)?;
+    imported.warnings.iter().for_each(|w| print::warning(w));
+    if !imported.specialised.is_empty() {
+        let names = imported.specialised.join(", ");
+        print::note(&format!(
+            "shapes depend on the values of these inputs, which are taken as given: {names}"
+        ));
+    }
+    let importing = start.elapsed();
+
+    let inputs = assemble(&imported.graph, tensors, args)?;
+    driver::check_inputs(&imported, &inputs)?;
+    let (runner, mut times) = match args.backend {
+        Backend::Reference => {
+            ensure!(!args.strict, "--strict asks for compiled code, which the reference backend has none of");
+            (Runner::Reference(imported.graph, Vec::new()), Times::default())
+        }
+        Backend::X86 => compile(imported.graph, args)?,
+    };
+    times.compile += reading + importing;
+    Ok(Prepared { source, runner, inputs, format, times })
+}
+
+fn compile(graph: Graph, args: &RunArgs) -> Result<(Runner, Times)> {
+    let start = Instant::now();
+    let cpu = args.cpu.options();
+    let program = driver::lower(graph, &cpu)?;
+    report_host_nodes(&program, args.strict)?;
+    let lowering = start.elapsed();
+    let _progress = Progress::start(&format!("compiling {} kernels", program.kernels.len()));
+    let (runner, times) = Runner::compile(&program, &cpu, args.threads)?;
+    Ok((runner, Times { compile: times.compile + lowering, ..times }))
+}
+
+/// Notes which nodes the interpreter computes.
+///
+/// # Errors
+/// There are such nodes, and `strict` forbids them; the error lists all.
+pub fn report_host_nodes(program: &Program, strict: bool) -> Result<()> {
+    let nodes = driver::host_nodes(program);
+    let lines: Vec<String> = nodes.iter().map(|n| format!("{} ({}): {}", n.origin, n.op, n.reason)).collect();
+    if strict && !lines.is_empty() {
+        let n = lines.len();
+        let message = format!("{n} nodes can't be compiled:\n  {}", lines.join("\n  "));
+        return Err(Error::new(message).help("without --strict the interpreter computes them"));
+    }
+    lines.iter().for_each(|line| print::note(&format!("interpreted: {line}")));
+    Ok(())
+}
+
+fn tensors(given: Given) -> Result<HashMap<String, Tensor>> {
+    let mut tensors = HashMap::new();
+    for (name, value) in given.values {
+        match value {
+            Value::Tensor(t) => tensors.insert(name, t),
+            Value::Sequence(_) => bail!("input {name:?}: sequences are not supported as inputs"),
+            Value::Absent => bail!("input {name:?}: absent optional values are not supported as inputs"),
+        };
+    }
+    Ok(tensors)
+}
+
+/// A value for every input: those given, or random ones if none are.
+fn assemble(graph: &Graph, mut given: HashMap<String, Tensor>, args: &RunArgs) -> Result<Vec<Tensor>> {
+    if args.inputs.is_empty() {
+        return random_inputs(graph, args.seed);
+    }
+    let mut missing = Vec::new();
+    let mut inputs = Vec::with_capacity(graph.inputs.len());
+    for port in &graph.inputs {
+        match given.remove(&port.name) {
+            Some(t) => inputs.push(t),
+            None => missing.push(format!("{:?} {}", port.name, graph.ty(port.value))),
+        }
+    }
+    if missing.is_empty() {
+        return Ok(inputs);
+    }
+    let error = Error::new(format!("no value for these inputs: {}", missing.join(", ")));
+    Err(error.help("give every input a value, or none to have random ones"))
+}
+
+fn random_inputs(graph: &Graph, seed: u64) -> Result<Vec<Tensor>> {
+    let random = |(k, port): (usize, &aic_ir::graph::Port)| {
+        let ty = graph.ty(port.value);
+        let shape = driver::smallest_shape(ty);
+        shape
+            .and_then(|shape| io::random(ty.dtype, shape, seed.wrapping_add(k as u64)))
+            .map_err(|error| error.context(format!("input {:?}", port.name)))
+    };
+    let inputs: Vec<Tensor> = graph.inputs.iter().enumerate().map(random).collect::<Result<_>>()?;
+    let describe = |(port, t): (&aic_ir::graph::Port, &Tensor)| {
+        format!("{} {}", port.name, aic_ir::types::Type::of(t.dtype(), t.shape()))
+    };
+    let texts: Vec<String> = graph.inputs.iter().zip(&inputs).map(describe).collect();
+    if !texts.is_empty() {
+        print::note(&format!("random inputs: {}", texts.join(", ")));
+    }
+    Ok(inputs)
+}
+
+/// Seconds, as a number with as many digits as matter.
+pub fn seconds(time: Duration) -> f64 {
+    (time.as_secs_f64() * 1e6).round() / 1e6
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn dims_are_names_and_numbers() {
+        assert_eq!(parse_dim("batch=8"), Ok(("batch".into(), 8)));
+        assert_eq!(parse_dim("a=b=0"), Ok(("a=b".into(), 0)));
+        for wrong in ["batch", "batch=", "batch=-1", "=3", "batch=x", "batch=9223372036854775808"] {
+            assert!(parse_dim(wrong).is_err(), "{wrong}");
+        }
+    }
+}

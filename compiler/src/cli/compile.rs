@@ -1,0 +1,130 @@
+//! `aic compile`: a model as an artifact, or as one of the forms it takes on the way.
+
+use super::args::{CpuArgs, ModelArgs};
+use super::print::{self, Progress};
+use aic::driver::{self, Source};
+use aic::import::file;
+use aic::import::onnx::ImportOptions;
+use aic::package::Kind;
+use aic_backends::{CpuOptions, TextKind, x86};
+use aic_ir::error::{Error, Result};
+use aic_ir::program::Program;
+use bytes::BufMut;
+use std::path::PathBuf;
+use std::str::FromStr;
+use target_lexicon::{Architecture, BinaryFormat, OperatingSystem, Triple};
+
+const EXAMPLES: &str = "\
+Examples:
+  aic compile model.onnx -o model.so                     and model.h beside it
+  aic compile model.onnx -o model.so --dim batch=1       for this batch size only
+  aic compile model.onnx -o model.o --cpu x86-64-v3      an object file for any CPU with AVX2
+  aic compile model.onnx -o - --emit kernels | less      the loops that it becomes
+  aic compile model.onnx -o model.ll --emit llvm
+
+What is emitted follows from the name: .so and .o as such, .aic graph, .s asm, .ll llvm, .kernels kernels.";
+
+/// Compile a model to a shared library, an object file, or a text
+#[derive(clap::Args)]
+#[command(after_help = EXAMPLES)]
+pub struct Args {
+    #[command(flatten)]
+    model: ModelArgs,
+    /// Where to write it; - is standard output, for texts
+    #[arg(short, long, value_name = "OUT")]
+    output: PathBuf,
+    /// What to write; if not given, what the name of OUT says
+    #[arg(long, value_enum)]
+    emit: Option<Emit>,
+    /// The machine: x86, or a triple such as x86_64-unknown-linux-gnu
+    #[arg(long, value_name = "TARGET", default_value = "x86", value_parser = parse_target)]
+    target: Triple,
+    #[command(flatten)]
+    cpu: CpuArgs,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+enum Emit {
+    /// The graph after all passes, as text
+    Graph,
+    /// The loop kernels, as text
+    Kernels,
+    /// LLVM IR, as text
+    Llvm,
+    /// Assembly
+    Asm,
+    /// An object file, with a header beside it
+    Obj,
+    /// A shared library, with a header beside it
+    So,
+}
+
+fn parse_target(text: &str) -> std::result::Result<Triple, String> {
+    let text = if text == "x86" { x86::TRIPLE } else { text };
+    let triple = Triple::from_str(text).map_err(|error| error.to_string())?;
+    let supported = triple.architecture == Architecture::X86_64
+        && triple.operating_system == OperatingSystem::Linux
+        && triple.binary_format == BinaryFormat::Elf;
+    match supported {
+        true => Ok(triple),
+        false => Err(format!("there is no code generator for it; the targets are x86 and {}", x86::TRIPLE)),
+    }
+}
+
+/// Compiles.
+///
+/// # Errors
+/// The model can't be compiled, or OUT can't be written.
+pub fn execute(args: &Args) -> Result<()> {
+    let emit = emit(args)?;
+    let source = args.model.load()?;
+    let cpu = CpuOptions { triple: args.target.to_string(), ..args.cpu.options() };
+    let _progress = Progress::start("compiling");
+    let program = program(&source, args, &cpu)?;
+    let text = match emit {
+        Emit::Graph => program.graph.to_string(),
+        Emit::Kernels => program.kernels.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"),
+        Emit::Llvm => aic_backends::emit_text(&program.kernels, &cpu, TextKind::LlvmIr)?,
+        Emit::Asm => aic_backends::emit_text(&program.kernels, &cpu, TextKind::Asm)?,
+        Emit::Obj => return driver::write_artifact(&program, &cpu, Kind::Object, &args.output).map(drop),
+        Emit::So => {
+            return driver::write_artifact(&program, &cpu, Kind::SharedLibrary, &args.output).map(drop);
+        }
+    };
+    match args.output.as_os_str() == "-" {
+        true => print::stdout(&text),
+        false => file::write(&args.output, |file| file.put_slice(text.as_bytes())),
+    }
+}
+
+fn program(source: &Source, args: &Args, cpu: &CpuOptions) -> Result<Program> {
+    let options = ImportOptions { dims: args.model.dims()?, ..ImportOptions::default() };
+    let imported = source.import(&options)?;
+    imported.warnings.iter().for_each(|w| print::warning(w));
+    driver::lower(imported.graph, cpu)
+}
+
+/// What was asked for, or else what the name of the file says.
+fn emit(args: &Args) -> Result<Emit> {
+    if let Some(emit) = args.emit {
+        return match emit {
+            Emit::Obj | Emit::So if args.output.as_os_str() == "-" => {
+                Err(Error::new("only texts can be written to standard output").help("name a file with -o"))
+            }
+            _ => Ok(emit),
+        };
+    }
+    let extension = args.output.extension().unwrap_or_default().to_string_lossy().to_lowercase();
+    match extension.as_str() {
+        "so" => Ok(Emit::So),
+        "o" => Ok(Emit::Obj),
+        "aic" => Ok(Emit::Graph),
+        "kernels" => Ok(Emit::Kernels),
+        "ll" => Ok(Emit::Llvm),
+        "s" => Ok(Emit::Asm),
+        _ => {
+            let error = format!("{}: the name does not say what to emit", args.output.display());
+            Err(Error::new(error).help("end it in .so, .o, .aic, .kernels, .ll or .s, or say --emit"))
+        }
+    }
+}
