@@ -1,6 +1,6 @@
 //! Determinants.
 
-use super::{Operand, Operator, Rng, Sample, op};
+use super::{Operand, Operator, Rng, Sample, Values, op};
 use crate::compute::{Compute, Expr};
 use crate::dtype::DType;
 use crate::ensure;
@@ -52,8 +52,18 @@ impl Operator for Det {
         let n = rng.below(6);
         let mut shape: Vec<usize> = (0..rng.below(3)).map(|_| rng.below(4)).collect();
         shape.extend([n, n]);
+        // A large element in each row and column: determinants far from zero, whose errors are small ones.
+        let mut large: Vec<usize> = (0..n).collect();
+        for k in 0..n {
+            large.swap(k, k + rng.below(n - k));
+        }
+        let values = (0..5 * n * n).map(|p| {
+            let weight = if large[p / n % n] == p % n { 8.0 } else { 0.0 };
+            Scalar::F(weight + rng.unit() * 2.0 - 1.0)
+        });
+        let values = Values::Exactly(values.collect());
         let dtype = rng.pick(&[DType::F32, DType::F64, DType::F16]);
-        Sample { op: Det {}.into(), operands: vec![Operand::finite(dtype, shape)] }
+        Sample { op: Det {}.into(), operands: vec![Operand { dtype, shape, values }] }
     }
 }
 
