@@ -257,6 +257,7 @@ impl Ctx<'_> {
     pub fn along(&mut self, vector: ValueId, axis: usize, rank: usize) -> Result<ValueId> {
         let mut dims = vec![Dim::from(1); rank];
         ensure!(self.rank(vector) == 1, "expected a vector, found {}", self.ty(vector));
+        ensure!(axis < rank, "expected rank {} or more, found {rank}", axis + 1);
         dims[axis] = self.dim(vector, 0);
         self.reshape(vector, dims)
     }
@@ -275,6 +276,7 @@ impl Ctx<'_> {
     /// `size` elements along an axis from `start` on, `step` apart.
     pub fn slice_by(&mut self, x: ValueId, axis: usize, start: Dim, size: Dim, step: i64) -> Result<ValueId> {
         let mut sizes = self.dims(x);
+        ensure!(axis < sizes.len(), "expected rank {} or more, found {}", axis + 1, self.ty(x));
         if start.is(0) && step == 1 && sizes[axis] == size {
             return Ok(x);
         }

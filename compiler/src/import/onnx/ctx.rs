@@ -23,6 +23,9 @@ use aic_ir::{bail, ensure};
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
+/// The largest extent that is computed with.
+const MAX_SIZE: usize = 1 << 28;
+
 /// What a name of the model stands for.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) enum Item {
@@ -213,10 +216,10 @@ impl<'m> Ctx<'m> {
         Ok(self.attribute(name, AttributeType::Ints)?.map(|a| a.ints.clone()))
     }
 
-    /// A list of numbers that can't be negative.
+    /// A list of extents or counts: not negative, and so small that products of two are exact.
     pub fn sizes(&self, name: &str) -> Result<Option<Vec<usize>>> {
         let Some(ints) = self.ints(name)? else { return Ok(None) };
-        let size = |&i: &i64| usize::try_from(i).ok().filter(|&i| i <= i32::MAX as usize);
+        let size = |&i: &i64| usize::try_from(i).ok().filter(|&i| i <= MAX_SIZE);
         match ints.iter().map(size).collect::<Option<Vec<_>>>() {
             Some(sizes) => Ok(Some(sizes)),
             None => bail!("the attribute `{name}` must be a list of sizes, found {ints:?}"),
@@ -335,7 +338,8 @@ impl Ctx<'_> {
     /// One of a value's extents, which must be known when compiling.
     pub fn size(&self, v: ValueId, axis: usize) -> Result<usize> {
         match self.dim(v, axis).as_const().and_then(|d| usize::try_from(d).ok()) {
-            Some(size) => Ok(size),
+            Some(size) if size <= MAX_SIZE => Ok(size),
+            Some(size) => bail!("dimension {axis} of {} is too large: {size}", self.ty(v)),
             None => {
                 let ty = self.ty(v);
                 let error = format!("dimension {axis} of {ty} must be a number known when compiling");

@@ -7,7 +7,7 @@ use aic_ir::graph::ValueId;
 use aic_ir::op::Det;
 
 pub(super) const OPERATORS: &[Operator] =
-    &[op("Gemm", 1, gemm), op("MatMul", 1, matmul), contrib("FusedMatMul", fused_matmul)];
+    &[op("Det", 11, det), op("Gemm", 1, gemm), op("MatMul", 1, matmul), contrib("FusedMatMul", fused_matmul)];
 
 /// NumPy's `matmul`: a vector is a row on the left and a column on the right, and disappears from the result.
 pub(super) fn numpy_matmul(c: &mut Ctx, a: ValueId, b: ValueId) -> Result<ValueId> {
@@ -22,6 +22,10 @@ pub(super) fn numpy_matmul(c: &mut Ctx, a: ValueId, b: ValueId) -> Result<ValueI
         y = c.squeeze(y, &[c.rank(y) - 1 - usize::from(!column)])?;
     }
     Ok(y)
+}
+
+fn det(c: &mut Ctx) -> Result<Outputs> {
+    Ok(c.add(Det {}, &[c.input(0)?])?.into())
 }
 
 fn matmul(c: &mut Ctx) -> Result<Outputs> {

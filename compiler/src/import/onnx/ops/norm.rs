@@ -218,7 +218,7 @@ fn local_response(c: &mut Ctx) -> Result<Outputs> {
     let x = c.input(0)?;
     ensure!(c.rank(x) >= 2, "expected rank 2 or more, found {}", c.ty(x));
     let size = c.required("size", c.int("size")?)?;
-    ensure!((1..=i32::MAX.into()).contains(&size), "the attribute `size` must be positive, found {size}");
+    ensure!((1..=1 << 28).contains(&size), "the attribute `size` must be positive, found {size}");
     let (alpha, beta) = (c.float_or("alpha", 1e-4)?, c.float_or("beta", 0.75)?);
     let bias = c.float_or("bias", 1.0)?;
     let y = c.in_wide(x, |c, x| {

@@ -375,7 +375,7 @@ fn crop(c: &mut Ctx, x: ValueId, lo: &mut [Dim], hi: &mut [Dim]) -> Result<Value
             match d.as_const() {
                 Some(n) if n < 0 => {
                     *d = 0.into();
-                    Ok(-n)
+                    Ok(n.saturating_neg())
                 }
                 Some(_) => Ok(0),
                 None if d.range(&|_| aic_ir::dim::Range::DIM).lo >= 0 => Ok(0),
@@ -383,8 +383,9 @@ fn crop(c: &mut Ctx, x: ValueId, lo: &mut [Dim], hi: &mut [Dim]) -> Result<Value
             }
         };
         let (first, last) = (amount(&mut lo[axis])?, amount(&mut hi[axis])?);
-        if first + last > 0 {
-            let size = c.dim(y, axis) - (first + last).into();
+        let removed = first.saturating_add(last);
+        if removed > 0 {
+            let size = c.dim(y, axis) - removed.into();
             ensure!(
                 size.as_const().is_none_or(|n| n >= 0),
                 "more than axis {axis} of {} is removed",
@@ -407,6 +408,7 @@ fn center_crop_pad(c: &mut Ctx) -> Result<Outputs> {
     };
     ensure!(axes.len() == shape.len(), "expected {} extents, found {}", axes.len(), shape.len());
     for (axis, to) in axes.into_iter().zip(shape) {
+        ensure!(to >= 0, "an extent can't be {to}");
         let from = c.size(x, axis)? as i64;
         if to <= from {
             x = c.slice(x, axis, (from - to) / 2, to)?;
@@ -425,7 +427,7 @@ fn depth_to_space(c: &mut Ctx) -> Result<Outputs> {
     let x = c.input(0)?;
     let block = c.required("blocksize", c.int("blocksize")?)?;
     let [n, channels, h, w] = four_dims(c, x)?;
-    ensure!(block > 0, "the block size must be positive, found {block}");
+    ensure!((1..=1 << 20).contains(&block), "the block size can't be {block}");
     let b = Dim::from(block);
     let depth = channels.floor_div(&(block * block).into());
     let (split, perm) = match c.text_or("mode", "DCR")? {
@@ -446,7 +448,7 @@ fn space_to_depth(c: &mut Ctx) -> Result<Outputs> {
     let x = c.input(0)?;
     let block = c.required("blocksize", c.int("blocksize")?)?;
     let [n, channels, h, w] = four_dims(c, x)?;
-    ensure!(block > 0, "the block size must be positive, found {block}");
+    ensure!((1..=1 << 20).contains(&block), "the block size can't be {block}");
     let b = Dim::from(block);
     let (rows, columns) = (h.floor_div(&b), w.floor_div(&b));
     let split = vec![n.clone(), channels.clone(), rows.clone(), b.clone(), columns.clone(), b.clone()];
