@@ -5,6 +5,7 @@
 //! compiler lists operators.
 
 mod attr;
+mod collect;
 mod contract;
 mod control;
 mod conv;
