@@ -10,6 +10,7 @@ mod emit;
 mod features;
 mod index;
 mod jit;
+mod math;
 mod memory;
 mod reduce;
 mod scalar;

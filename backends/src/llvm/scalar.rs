@@ -1,7 +1,7 @@
 //! The scalar functions, lane by lane, as [`ScalarFn::eval`] defines them.
 //!
 //! Integers wrap and never trap. Minimum and maximum give NaN if either operand is; which zero they give is open.
-//! What the machine has no instruction for is a call of the C library per lane.
+//! What the machine has no instruction for and `math` no polynomial is a call of the C library per lane.
 
 use super::build::{Raw, internal};
 use super::emit::{Emitter, Value, name};
@@ -92,8 +92,16 @@ impl<'c> Emitter<'_, 'c> {
             ScalarFn::Mod => self.float_mod(a, x[1]),
             ScalarFn::Sigmoid => self.sigmoid(a),
             ScalarFn::Softplus => self.softplus(a),
+            ScalarFn::Exp => self.exp(a),
+            ScalarFn::Log if self.is_single(a) => self.log_single(a),
+            ScalarFn::Tanh if self.is_single(a) => self.tanh_single(a),
+            ScalarFn::Erf if self.is_single(a) => self.erf_single(a),
             _ => self.libm(f, x),
         }
+    }
+
+    fn exp(&mut self, a: Raw<'c>) -> Result<Raw<'c>> {
+        if self.is_single(a) { self.exp_single(a) } else { self.libm(ScalarFn::Exp, &[a]) }
     }
 
     /// Minimum or maximum, without a care for the sign of zero.
@@ -131,7 +139,10 @@ impl<'c> Emitter<'_, 'c> {
     /// `max(a, 0) + log1p(exp(-|a|))`
     fn softplus(&mut self, a: Raw<'c>) -> Result<Raw<'c>> {
         let e = self.exp_minus_abs(a)?;
-        let tail = self.libm(ScalarFn::Softplus, &[e])?;
+        let tail = match self.is_single(a) {
+            true => self.log1p_single(e)?,
+            false => self.libm(ScalarFn::Softplus, &[e])?,
+        };
         let head = self.extreme("llvm.maximum", a, self.b.float_like(a, 0.0)?)?;
         self.b.bin(I::FAdd, head, tail)
     }
@@ -139,7 +150,7 @@ impl<'c> Emitter<'_, 'c> {
     fn exp_minus_abs(&mut self, a: Raw<'c>) -> Result<Raw<'c>> {
         let size = self.pure("llvm.fabs", &[a])?;
         let minus = self.b.fneg(size)?;
-        self.libm(ScalarFn::Exp, &[minus])
+        self.exp(minus)
     }
 
     /// The C library's function, lane by lane.

@@ -41,6 +41,7 @@ const SCOPES: &[Scope] = &[Scope::Global, Scope::Register, Scope::Stack, Scope::
 pub const MAX_STACK_BYTES: i64 = 1 << 20;
 
 /// The C library's function for `f32` and `f64`; `None` where instructions do it.
+/// Those of `f32` that the code generator has polynomials for are not called.
 pub fn libm(f: ScalarFn) -> Option<(&'static str, &'static str)> {
     Some(match f {
         ScalarFn::Exp => ("expf", "exp"),

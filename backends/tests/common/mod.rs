@@ -165,7 +165,7 @@ const SPECIAL: &[f64] = &[
     2147483648.0,
     -2147483649.0,
     4294967296.0,
-    9.223372036854775807e18,
+    9.223372036854776e18,
     -9.3e18,
     1.8446744073709552e19,
     255.5,
@@ -173,7 +173,7 @@ const SPECIAL: &[f64] = &[
     -129.0,
     1e15,
     8388608.5,
-    4503599627370496.5,
+    4503599627370497.0,
 ];
 
 /// An array of a kernel: bytes at an address that is a multiple of the element's size and of nothing more.
