@@ -69,6 +69,9 @@ struct Term {
     coeff: i64,
 }
 
+/// How many monomials the quotient of a long division may have.
+const MAX_DIVISION_STEPS: usize = 16;
+
 /// A closed interval of integers; `i64::MIN` and `i64::MAX` stand for no bound.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Range {
@@ -170,19 +173,20 @@ impl Dim {
         if by.is(1) {
             return self.clone();
         }
-        if let (Some(a), Some(b)) = (self.as_const(), by.as_const()) {
-            if b != 0 {
-                return floor_div(a, b).into();
-            }
+        if let (Some(a), Some(b)) = (self.as_const(), by.as_const())
+            && b != 0
+        {
+            return floor_div(a, b).into();
         }
         let (quotient, rest) = self.split_multiple(by);
         if rest.is(0) && !by.is(0) {
             return quotient;
         }
-        if let (Some(c), Some(r)) = (by.as_const(), rest.as_const()) {
-            if c > 0 && (0..c).contains(&r) {
-                return quotient;
-            }
+        if let (Some(c), Some(r)) = (by.as_const(), rest.as_const())
+            && c > 0
+            && (0..c).contains(&r)
+        {
+            return quotient;
         }
         if by.as_const().is_some_and(|c| c > 0) {
             return quotient + Dim::atom(Atom::FloorDiv(rest.into(), by.clone().into()));
@@ -202,19 +206,20 @@ impl Dim {
         if by.is(1) {
             return 0.into();
         }
-        if let (Some(a), Some(b)) = (self.as_const(), by.as_const()) {
-            if b != 0 {
-                return a.wrapping_sub(floor_div(a, b).wrapping_mul(b)).into();
-            }
+        if let (Some(a), Some(b)) = (self.as_const(), by.as_const())
+            && b != 0
+        {
+            return a.wrapping_sub(floor_div(a, b).wrapping_mul(b)).into();
         }
         let (_, rest) = self.split_multiple(by);
         if rest.is(0) && !by.is(0) {
             return rest;
         }
-        if let (Some(c), Some(r)) = (by.as_const(), rest.as_const()) {
-            if c > 0 && (0..c).contains(&r) {
-                return rest;
-            }
+        if let (Some(c), Some(r)) = (by.as_const(), rest.as_const())
+            && c > 0
+            && (0..c).contains(&r)
+        {
+            return rest;
         }
         let a = if by.as_const().is_some_and(|c| c > 0) { rest } else { self.clone() };
         Dim::atom(Atom::Mod(a.into(), by.clone().into()))
@@ -270,25 +275,48 @@ impl Dim {
             let r0 = self.constant.wrapping_sub(q0.wrapping_mul(c));
             return (Dim { terms: quotient, constant: q0 }, Dim { terms: rest, constant: r0 });
         }
-        if let [m] = &by.terms[..] {
-            if by.constant == 0 {
-                let (mut quotient, mut rest) = (Vec::new(), Vec::new());
-                let mut q0 = 0i64;
-                for t in &self.terms {
-                    match divide_factors(&t.factors, &m.factors) {
-                        Some(factors) if t.coeff.wrapping_rem(m.coeff) == 0 && factors.is_empty() => {
-                            q0 = q0.saturating_add(t.coeff.wrapping_div(m.coeff))
-                        }
-                        Some(factors) if t.coeff.wrapping_rem(m.coeff) == 0 => {
-                            quotient.push(Term { factors, coeff: t.coeff.wrapping_div(m.coeff) })
-                        }
-                        _ => rest.push(t.clone()),
+        if let [m] = &by.terms[..]
+            && by.constant == 0
+        {
+            let (mut quotient, mut rest) = (Vec::new(), Vec::new());
+            let mut q0 = 0i64;
+            for t in &self.terms {
+                match divide_factors(&t.factors, &m.factors) {
+                    Some(factors) if t.coeff.wrapping_rem(m.coeff) == 0 && factors.is_empty() => {
+                        q0 = q0.saturating_add(t.coeff.wrapping_div(m.coeff))
                     }
+                    Some(factors) if t.coeff.wrapping_rem(m.coeff) == 0 => {
+                        quotient.push(Term { factors, coeff: t.coeff.wrapping_div(m.coeff) })
+                    }
+                    _ => rest.push(t.clone()),
                 }
-                return (Dim::from_terms(quotient, q0), Dim { terms: rest, constant: self.constant });
             }
+            return (Dim::from_terms(quotient, q0), Dim { terms: rest, constant: self.constant });
         }
-        if self == by { (1.into(), 0.into()) } else { (0.into(), self.clone()) }
+        self.divide_polynomial(by).unwrap_or_else(|| (0.into(), self.clone()))
+    }
+
+    /// Long division by a sum: quotient and rest, if the rest has fewer monomials than `self`.
+    fn divide_polynomial(&self, by: &Dim) -> Option<(Dim, Dim)> {
+        let lead = by.terms.iter().max_by_key(|t| t.factors.len())?;
+        let (mut quotient, mut rest) = (Dim::from(0), self.clone());
+        for _ in 0..MAX_DIVISION_STEPS {
+            let next = rest.terms.iter().find_map(|t| {
+                let factors = divide_factors(&t.factors, &lead.factors)?;
+                let coeff =
+                    (t.coeff.wrapping_rem(lead.coeff) == 0).then(|| t.coeff.wrapping_div(lead.coeff))?;
+                Some(match factors.is_empty() {
+                    true => Dim::from(coeff),
+                    false => Dim { terms: vec![Term { factors, coeff }], constant: 0 },
+                })
+            });
+            let Some(next) = next else {
+                return (rest.terms.len() < self.terms.len()).then_some((quotient, rest));
+            };
+            rest = rest - next.clone() * by.clone();
+            quotient = quotient + next;
+        }
+        None
     }
 
     /// Replaces symbols by expressions, and simplifies again.

@@ -192,10 +192,10 @@ impl Graph {
         let (mut seen, mut out) = (HashSet::new(), Vec::new());
         for (k, port) in self.inputs.iter().enumerate() {
             for (axis, d) in self.ty(port.value).dims.iter().enumerate() {
-                if let Some(s) = d.as_sym() {
-                    if seen.insert(s.clone()) {
-                        out.push((s.clone(), k, axis));
-                    }
+                if let Some(s) = d.as_sym()
+                    && seen.insert(s.clone())
+                {
+                    out.push((s.clone(), k, axis));
                 }
             }
         }

@@ -481,13 +481,7 @@ impl ScalarFn {
             ScalarFn::BitOr => a | b,
             ScalarFn::BitXor => a ^ b,
             ScalarFn::BitNot => !a,
-            ScalarFn::Shl => {
-                if (0..bits).contains(&b) {
-                    a << b
-                } else {
-                    0
-                }
-            }
+            ScalarFn::Shl if (0..bits).contains(&b) => a << b,
             ScalarFn::Shr => a >> (b as u64).min(bits as u64 - 1),
             _ => 0,
         };
@@ -521,20 +515,8 @@ impl ScalarFn {
             ScalarFn::BitOr => a | b,
             ScalarFn::BitXor => a ^ b,
             ScalarFn::BitNot => !a,
-            ScalarFn::Shl => {
-                if b < bits {
-                    a << b
-                } else {
-                    0
-                }
-            }
-            ScalarFn::Shr => {
-                if b < bits {
-                    a >> b
-                } else {
-                    0
-                }
-            }
+            ScalarFn::Shl if b < bits => a << b,
+            ScalarFn::Shr if b < bits => a >> b,
             _ => 0,
         };
         Scalar::U(value).cast(dtype)

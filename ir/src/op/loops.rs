@@ -87,6 +87,19 @@ pub(crate) fn wrapped_index(body: &mut Vec<Stmt>, name: &str, dtype: DType, at: 
     Dim::named(name)
 }
 
+/// The statements, executed only if the first of each pair of extents is at most the second. Pairs of which that is
+/// plain are left out: only symbols may turn out to be wrong when the kernel runs.
+pub(crate) fn if_at_most(pairs: &[(Dim, Dim)], body: Vec<Stmt>) -> Vec<Stmt> {
+    let is_plain = |a: &Dim, b: &Dim| (b.clone() - a.clone()).as_const().is_some_and(|d| d >= 0);
+    let conds = pairs.iter().filter(|(a, b)| !is_plain(a, b));
+    let conds =
+        conds.map(|(a, b)| Expr::call(ScalarFn::Le, [Expr::Index(a.clone()), Expr::Index(b.clone())]));
+    match conds.reduce(|a, b| Expr::call(ScalarFn::And, [a, b])) {
+        Some(cond) => vec![Stmt::If { cond, then: body, other: Vec::new() }],
+        None => body,
+    }
+}
+
 /// Copies operand 0 to result 0, then runs `updates`.
 pub(crate) fn copy_then(x: &Type, updates: Vec<Stmt>) -> Vec<Stmt> {
     let e = Sym::new("e");

@@ -97,6 +97,11 @@ op! {
     }
 }
 
+/// Pairs of extents, each of which must be at most the second: together, that the shapes are equal.
+fn same_extents(a: &[Dim], b: &[Dim]) -> Vec<(Dim, Dim)> {
+    a.iter().zip(b).flat_map(|(a, b)| [(a.clone(), b.clone()), (b.clone(), a.clone())]).collect()
+}
+
 impl Operator for ScatterElements {
     fn infer(&self, x: &[&Type]) -> Result<Vec<Type>> {
         let (x, indices, updates) = (x[0], x[1], x[2]);
@@ -134,7 +139,13 @@ impl Operator for ScatterElements {
         to[self.axis] =
             loops::wrapped_index(&mut body, "at", indices.dtype, from.clone(), &data.dims[self.axis]);
         body.push(self.reduction.statement(data.dtype, flatten(&to, &data.dims), from));
-        Some(loops::kernel(x, y, loops::copy_then(data, loops::serial(&vars, body))))
+        let updates = loops::serial(&vars, body);
+        let mut fits = same_extents(&indices.dims, &x[2].dims);
+        fits.push((1.into(), data.dims[self.axis].clone()));
+        for k in (0..data.rank()).filter(|k| *k != self.axis) {
+            fits.push((indices.dims[k].clone(), data.dims[k].clone()));
+        }
+        Some(loops::kernel(x, y, loops::copy_then(data, loops::if_at_most(&fits, updates))))
     }
 
     fn sample(rng: &mut Rng) -> Sample {
@@ -211,7 +222,9 @@ impl Operator for ScatterNd {
         body.push(Stmt::serial(&e, run, vec![self.reduction.statement(data.dtype, there, from)]));
         let vectors: Dim = indices.dims[..r].iter().product();
         let updates = loops::serial(&[(vector, vectors)], body);
-        Some(loops::kernel(x, y, loops::copy_then(data, updates)))
+        let mut fits = same_extents(&[&indices.dims[..r], &data.dims[q..]].concat(), &x[2].dims);
+        fits.extend(data.dims[..q].iter().map(|d| (1.into(), d.clone())));
+        Some(loops::kernel(x, y, loops::copy_then(data, loops::if_at_most(&fits, updates))))
     }
 
     fn sample(rng: &mut Rng) -> Sample {

@@ -167,11 +167,12 @@ impl Values {
         }
         if let (ScalarFn::Div, [Expr::Call(ScalarFn::Sub, ab), c]) = (f, args) {
             // (a - mod(a, c)) / c rounds down.
-            if let [a, Expr::Call(ScalarFn::Mod, m)] = &ab[..] {
-                if m[0] == *a && m[1] == *c {
-                    let (a, c) = (self.value_as(a, dtype), self.value_as(c, dtype));
-                    return self.is_positive(&c).then(|| a.floor_div(&c));
-                }
+            if let [a, Expr::Call(ScalarFn::Mod, m)] = &ab[..]
+                && m[0] == *a
+                && m[1] == *c
+            {
+                let (a, c) = (self.value_as(a, dtype), self.value_as(c, dtype));
+                return self.is_positive(&c).then(|| a.floor_div(&c));
             }
         }
         let x: Vec<Dim> = match f.signature() {
