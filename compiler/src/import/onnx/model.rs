@@ -173,6 +173,12 @@ impl<'m> Ctx<'m> {
 
     fn graph_output(&mut self, output: &'m ValueInfoProto) {
         let name = output.name();
+        let declared =
+            self.declared_dtype(output).filter(|&t| t > 0 && aic_ir::dtype::DType::from_onnx(t).is_none());
+        if let Some(declared) = declared {
+            let reason = format!("outputs of type {} are not supported", types::type_name(declared));
+            return self.problem(name, "graph output", &reason);
+        }
         match self.lookup(name) {
             Ok(Item::Tensor(value)) => self.body.graph.add_output(name, value),
             Ok(Item::Failed) => {}

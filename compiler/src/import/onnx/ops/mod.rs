@@ -11,9 +11,12 @@ mod loss;
 mod matmul;
 mod norm;
 mod pool;
+mod quant;
+mod random;
 mod reduce;
 mod sequence;
 mod shape;
+mod signal;
 mod steps;
 mod window;
 
@@ -34,5 +37,8 @@ pub(super) const FAMILIES: &[&[Operator]] = &[
     attention::OPERATORS,
     control::OPERATORS,
     sequence::OPERATORS,
+    quant::OPERATORS,
+    signal::OPERATORS,
+    random::OPERATORS,
     loss::OPERATORS,
 ];
