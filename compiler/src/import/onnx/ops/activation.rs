@@ -53,10 +53,13 @@ fn exp_minus_one(c: &mut Ctx, x: ValueId) -> Result<ValueId> {
 
 fn leaky_relu(c: &mut Ctx) -> Result<Outputs> {
     let alpha = c.float_or("alpha", 0.01)?;
-    map(c, |c, x| {
-        let scaled = c.scaled(x, alpha)?;
-        if_positive(c, x, scaled)
-    })
+    map(c, |c, x| leaky_relu_of(c, x, alpha))
+}
+
+/// `x` where it is positive, else `alpha * x`
+fn leaky_relu_of(c: &mut Ctx, x: ValueId, alpha: f64) -> Result<ValueId> {
+    let scaled = c.scaled(x, alpha)?;
+    if_positive(c, x, scaled)
 }
 
 /// Before version 7 a slope per channel was lined up with axis 1.
@@ -71,11 +74,14 @@ fn prelu(c: &mut Ctx) -> Result<Outputs> {
 
 fn elu(c: &mut Ctx) -> Result<Outputs> {
     let alpha = c.float_or("alpha", 1.0)?;
-    map(c, |c, x| {
-        let negative = exp_minus_one(c, x)?;
-        let negative = c.scaled(negative, alpha)?;
-        if_positive(c, x, negative)
-    })
+    map(c, |c, x| elu_of(c, x, alpha))
+}
+
+/// `x` where it is positive, else `alpha * (exp(x) - 1)`
+fn elu_of(c: &mut Ctx, x: ValueId, alpha: f64) -> Result<ValueId> {
+    let negative = exp_minus_one(c, x)?;
+    let negative = c.scaled(negative, alpha)?;
+    if_positive(c, x, negative)
 }
 
 fn selu(c: &mut Ctx) -> Result<Outputs> {
@@ -103,11 +109,14 @@ fn celu(c: &mut Ctx) -> Result<Outputs> {
 
 fn thresholded_relu(c: &mut Ctx) -> Result<Outputs> {
     let alpha = c.float_or("alpha", 1.0)?;
-    map(c, |c, x| {
-        let above = c.with_number(ScalarFn::Gt, x, alpha)?;
-        let zero = c.number_like(0.0, x);
-        c.select(above, x, zero)
-    })
+    map(c, |c, x| thresholded_relu_of(c, x, alpha))
+}
+
+/// `x` where it is above `alpha`, else 0
+fn thresholded_relu_of(c: &mut Ctx, x: ValueId, alpha: f64) -> Result<ValueId> {
+    let above = c.with_number(ScalarFn::Gt, x, alpha)?;
+    let zero = c.number_like(0.0, x);
+    c.select(above, x, zero)
 }
 
 fn shrink(c: &mut Ctx) -> Result<Outputs> {
@@ -166,11 +175,45 @@ fn mish(c: &mut Ctx) -> Result<Outputs> {
 }
 
 fn softsign(c: &mut Ctx) -> Result<Outputs> {
-    map(c, |c, x| {
-        let magnitude = c.abs(x)?;
-        let below = c.shifted(magnitude, 1.0)?;
-        c.divide(x, below)
-    })
+    map(c, softsign_of)
+}
+
+/// `x / (1 + |x|)`
+fn softsign_of(c: &mut Ctx, x: ValueId) -> Result<ValueId> {
+    let magnitude = c.abs(x)?;
+    let below = c.shifted(magnitude, 1.0)?;
+    c.divide(x, below)
+}
+
+/// The function that another operator names, in any case of letters; `None` stands for the default of a parameter.
+pub(super) fn named(
+    c: &mut Ctx,
+    x: ValueId,
+    name: &str,
+    alpha: Option<f64>,
+    beta: Option<f64>,
+) -> Result<ValueId> {
+    match name.to_ascii_lowercase().as_str() {
+        "affine" => {
+            let scaled = c.scaled(x, alpha.unwrap_or(1.0))?;
+            c.shifted(scaled, beta.unwrap_or(0.0))
+        }
+        "elu" => elu_of(c, x, alpha.unwrap_or(1.0)),
+        "hardsigmoid" => hard_sigmoid_of(c, x, alpha.unwrap_or(0.2), beta.unwrap_or(0.5)),
+        "leakyrelu" => leaky_relu_of(c, x, alpha.unwrap_or(0.01)),
+        "relu" => c.relu(x),
+        "scaledtanh" => {
+            let scaled = c.scaled(x, beta.unwrap_or(1.0))?;
+            let tanh = c.tanh(scaled)?;
+            c.scaled(tanh, alpha.unwrap_or(1.0))
+        }
+        "sigmoid" => c.sigmoid(x),
+        "softplus" => c.apply(ScalarFn::Softplus, &[x]),
+        "softsign" => softsign_of(c, x),
+        "tanh" => c.tanh(x),
+        "thresholdedrelu" => thresholded_relu_of(c, x, alpha.unwrap_or(1.0)),
+        _ => bail!("the activation {name} is unknown"),
+    }
 }
 
 fn gelu(c: &mut Ctx) -> Result<Outputs> {

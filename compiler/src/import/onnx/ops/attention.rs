@@ -1,5 +1,6 @@
 //! Attention and what surrounds it in transformers: rotary embeddings, gates, caches, recurrent forms.
 
+use super::activation::swish_of;
 use super::control::failed;
 use super::steps::{self, Step, Steps};
 use crate::import::onnx::ctx::{Ctx, Item, Outputs};
@@ -534,24 +535,17 @@ fn causal_conv_with_state(c: &mut Ctx) -> Result<Outputs> {
     }
     y = match c.text_or("activation", "none")? {
         "none" => y,
-        "silu" | "swish" => swish(c, y, 1.0)?,
+        "silu" | "swish" => swish_of(c, y, 1.0)?,
         other => bail!("the activation {other} is unknown"),
     };
     let state = c.slice(all, 2, c.dim(x, 2), before)?;
     Ok(vec![y, state].into())
 }
 
-/// `x * sigmoid(alpha * x)`
-pub(super) fn swish(c: &mut Ctx, x: ValueId, alpha: f64) -> Result<ValueId> {
-    let scaled = c.scaled(x, alpha)?;
-    let gate = c.sigmoid(scaled)?;
-    c.times(x, gate)
-}
-
 fn swiglu(c: &mut Ctx) -> Result<Outputs> {
     let (a, b) = (c.input(0)?, c.input(1)?);
     let b = matched(c, b, &c.dims(a))?;
-    let gate = swish(c, a, c.float_or("alpha", 1.0)?)?;
+    let gate = swish_of(c, a, c.float_or("alpha", 1.0)?)?;
     Ok(c.times(gate, b)?.into())
 }
 

@@ -1,8 +1,8 @@
 //! Losses of classifiers.
 
+use super::activation::log_softmax;
 use crate::import::onnx::ctx::{Ctx, Outputs};
 use crate::import::onnx::table::{Operator, op};
-use aic_ir::compute::ReduceOp;
 use aic_ir::dtype::DType;
 use aic_ir::error::Result;
 use aic_ir::graph::ValueId;
@@ -28,12 +28,7 @@ fn softmax_cross_entropy_loss(c: &mut Ctx) -> Result<Outputs> {
     let x = c.input(0)?;
     ensure!(c.rank(x) >= 2, "the scores must have rank 2 or more, found {}", c.ty(x));
     let wide = c.widened(x)?;
-    let max = c.reduce(ReduceOp::Max, wide, &[1], true)?;
-    let shifted = c.minus(wide, max)?;
-    let exp = c.exp(shifted)?;
-    let sum = c.sum(exp, &[1], true)?;
-    let log_sum = c.log(sum)?;
-    let log_probabilities = c.minus(shifted, log_sum)?;
+    let log_probabilities = log_softmax(c, wide, 1)?;
     let loss = loss(c, log_probabilities)?;
     let outputs = vec![c.cast(loss, c.dtype(x))?, c.cast(log_probabilities, c.dtype(x))?];
     Ok(outputs.into())

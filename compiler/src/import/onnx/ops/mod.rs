@@ -14,6 +14,7 @@ mod pool;
 mod quant;
 mod random;
 mod reduce;
+mod rnn;
 mod sequence;
 mod shape;
 mod signal;
@@ -40,5 +41,6 @@ pub(super) const FAMILIES: &[&[Operator]] = &[
     quant::OPERATORS,
     signal::OPERATORS,
     random::OPERATORS,
+    rnn::OPERATORS,
     loss::OPERATORS,
 ];
