@@ -127,7 +127,7 @@ fn read_tensor(model: &Model, path: &Path) -> Result<Tensor> {
 }
 
 fn interpret(model: &Model, inputs: &HashMap<String, Tensor>) -> Result<Vec<Tensor>> {
-    let small = |t: &Tensor| t.len() <= if t.dtype().is_float() { 1 } else { MAX_KNOWN };
+    let small = |t: &Tensor| t.len() <= if t.dtype().is_float() { 64 } else { MAX_KNOWN };
     let options = ImportOptions {
         shapes: inputs.iter().map(|(name, t)| (name.clone(), t.shape().to_vec())).collect(),
         known_inputs: inputs.iter().filter(|(_, t)| small(t)).map(|(n, t)| (n.clone(), t.clone())).collect(),

@@ -454,7 +454,7 @@ fn linear_attention(c: &mut Ctx) -> Result<Outputs> {
     };
     let query = c.input(0)?;
     // Each as [length, batch, heads, size].
-    let mut along = |c: &mut Ctx, x: ValueId, heads: i64| -> Result<ValueId> {
+    let along = |c: &mut Ctx, x: ValueId, heads: i64| -> Result<ValueId> {
         let apart = heads_apart(c, x, heads)?;
         let first = c.transpose(apart, &[1, 0, 2, 3])?;
         c.cast(first, DType::F32)

@@ -6,6 +6,7 @@ mod control;
 mod conv;
 mod einsum;
 mod elementwise;
+mod image;
 mod index;
 mod loss;
 mod matmul;
@@ -14,6 +15,7 @@ mod pool;
 mod quant;
 mod random;
 mod reduce;
+mod resize;
 mod rnn;
 mod sequence;
 mod shape;
@@ -42,5 +44,7 @@ pub(super) const FAMILIES: &[&[Operator]] = &[
     signal::OPERATORS,
     random::OPERATORS,
     rnn::OPERATORS,
+    image::OPERATORS,
+    resize::OPERATORS,
     loss::OPERATORS,
 ];
