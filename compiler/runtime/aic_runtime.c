@@ -182,27 +182,28 @@ static int64_t modulo(int64_t a, int64_t b)
 /* The value of postfix code; false where it divides by zero. */
 static bool expr_value(const int64_t *code, const int64_t *symbols, int64_t *value)
 {
-    int64_t stack[AIC_PLAN_STACK], *top = stack - 1;
-    for (;;) {
+    int64_t stack[AIC_PLAN_STACK];
+    for (int n = 0;;) {
         int64_t op = *code++;
         if (op == AIC_PLAN_END) {
-            *value = *top;
+            *value = stack[0];
             return true;
         }
         if (op == AIC_PLAN_CONST || op == AIC_PLAN_SYM) {
             int64_t operand = *code++;
-            *++top = op == AIC_PLAN_CONST ? operand : symbols[operand];
+            stack[n++] = op == AIC_PLAN_CONST ? operand : symbols[operand];
             continue;
         }
-        int64_t b = *top--, a = *top;
+        n--;
+        int64_t b = stack[n], *a = &stack[n - 1];
         switch (op) {
-        case AIC_PLAN_ADD: *top = saturating_add(a, b); break;
-        case AIC_PLAN_MUL: *top = saturating_mul(a, b); break;
-        case AIC_PLAN_MIN: *top = a < b ? a : b; break;
-        case AIC_PLAN_MAX: *top = a > b ? a : b; break;
+        case AIC_PLAN_ADD: *a = saturating_add(*a, b); break;
+        case AIC_PLAN_MUL: *a = saturating_mul(*a, b); break;
+        case AIC_PLAN_MIN: *a = *a < b ? *a : b; break;
+        case AIC_PLAN_MAX: *a = *a > b ? *a : b; break;
         default:
             if (b == 0) return false;
-            *top = op == AIC_PLAN_DIV ? floor_div(a, b) : modulo(a, b);
+            *a = op == AIC_PLAN_DIV ? floor_div(*a, b) : modulo(*a, b);
         }
     }
 }
