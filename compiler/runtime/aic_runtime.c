@@ -351,11 +351,24 @@ static int32_t check_buffers(aic_session *s, const int64_t *buffers, int64_t n)
     return AIC_OK;
 }
 
+static int32_t check_requires(aic_session *s)
+{
+    const plan_require *requires = (const plan_require *)(s->words + s->plan->requires);
+    for (int64_t i = 0; i < s->plan->n_requires; i++) {
+        int64_t value = s->values[requires[i].value];
+        if (value < 0)
+            FAIL(AIC_INVALID, s, "the model expects inputs whose dims give %s >= 0, found %lld",
+                 text(s, requires[i].text), (long long)value);
+    }
+    return AIC_OK;
+}
+
 /* Sizes that follow from the symbols, and the arena. */
 static int32_t update_sizes(aic_session *s)
 {
     if (s->sized) return AIC_OK;
     int32_t status = eval_exprs(s, 0, s->plan->n_first_exprs);
+    if (!status) status = check_requires(s);
     if (!status) status = check_buffers(s, s->words + s->plan->first_buffers, s->plan->n_first_buffers);
     if (status) return status;
     int64_t bytes = s->values[s->plan->arena];

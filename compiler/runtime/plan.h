@@ -34,6 +34,7 @@ typedef struct {
     int64_t n_first_buffers, first_buffers;                 /* list of buffers */
     int64_t n_steps, steps;                                 /* list of steps, one after the other */
     int64_t arena;                                          /* expr: bytes */
+    int64_t n_requires, requires;                           /* list of plan_require */
     int64_t n_kernels, n_constants, n_heaps;
     int64_t max_args, max_symbols;                          /* of any launch */
     int64_t max_operands, max_rank;                         /* of any host step; of any buffer */
@@ -46,6 +47,12 @@ typedef struct {
     int64_t axis;
     int64_t lo, hi; /* what the kernels take for granted; both included */
 } plan_symbol;
+
+/* What the kernels take for granted. */
+typedef struct {
+    int64_t value; /* expr, of the first ones: at least 0 */
+    int64_t text;  /* string: the expression */
+} plan_require;
 
 /* An input or output. */
 typedef struct {

@@ -283,7 +283,6 @@ pub fn write_artifact(
 ) -> Result<package::Files> {
     package::check(program)?;
     let objects = aic_backends::compile(&program.kernels, cpu)?;
-    let objects: Vec<Vec<u8>> = objects.into_iter().map(|object| object.bytes).collect();
     let cpu = plan::cpu_bits(aic_backends::cpu_features(cpu)?.names);
     package::write(&package::Parts { program, objects: &objects, cpu }, kind, path)
 }
@@ -342,8 +341,9 @@ impl Runner {
         let library = Library::load(&objects)?;
         let functions: Result<Vec<_>> = program.kernels.iter().map(|k| library.get(&k.name)).collect();
         let kernels = Kernels { functions: functions?, code: Box::new(library) };
-        let options = session::Options { n_threads, ..session::Options::default() };
-        // SAFETY: the functions are the program's kernels, compiled for this machine, and `code` holds them.
+        let cpu = plan::cpu_bits(aic_backends::cpu_features(cpu)?.names);
+        let options = session::Options { n_threads, cpu, ..session::Options::default() };
+        // SAFETY: the functions are the program's kernels, compiled, and `code` holds them.
         let session = unsafe { Session::new(program, kernels, &options) }?;
         Ok((Runner::Compiled(session), Times { compile, load: start.elapsed() - compile }))
     }

@@ -9,6 +9,7 @@ mod link;
 mod model_object;
 
 use crate::plan;
+use aic_backends::Object;
 use aic_ir::error::{Error, Result};
 use aic_ir::program::{Port, Program, Step};
 use aic_ir::{bail, ensure};
@@ -25,7 +26,7 @@ pub struct Parts<'a> {
     /// The program; all of its steps have kernels.
     pub program: &'a Program,
     /// Object files in which each kernel is defined under its name.
-    pub objects: &'a [Vec<u8>],
+    pub objects: &'a [Object],
     /// Instruction sets that the kernels use, as [`plan::cpu_bits`] gives them.
     pub cpu: u64,
 }
@@ -64,9 +65,9 @@ pub fn write(parts: &Parts, kind: Kind, path: &Path) -> Result<Files> {
     let mut objects = vec![in_scratch("model.o"), in_scratch("runtime.o")];
     model_object::write(&objects[0], parts.program, &plan::encode(parts.program, parts.cpu)?)?;
     fs::write(&objects[1], RUNTIME_OBJECT).map_err(|e| failed(path, e))?;
-    for (k, bytes) in parts.objects.iter().enumerate() {
+    for (k, object) in parts.objects.iter().enumerate() {
         objects.push(in_scratch(&format!("kernels{k}.o")));
-        fs::write(&objects[k + 2], bytes).map_err(|e| failed(path, e))?;
+        fs::write(&objects[k + 2], &object.bytes).map_err(|e| failed(path, e))?;
     }
     let (library, header) = (in_scratch("artifact"), in_scratch("header"));
     match kind {

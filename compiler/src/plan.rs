@@ -117,7 +117,7 @@ pub fn encode(program: &Program, cpu: u64) -> Result<Plan> {
 
 const MAGIC: i64 = 0x6e61_6c70_6369_6131;
 const VERSION: i64 = 1;
-const HEADER_WORDS: usize = 29;
+const HEADER_WORDS: usize = 31;
 
 const INPUT: i64 = 0;
 const OUTPUT: i64 = 1;
@@ -198,6 +198,7 @@ impl<'a> Encoder<'a> {
         let inputs = self.write_ports(&p.inputs);
         let outputs = self.write_ports(&p.outputs);
         let (buffers, n_heaps) = self.write_buffers();
+        let requires = self.write_requires();
         let first = self.resolved_at(0);
         let first_buffers = self.list(first.iter().map(|&b| b as i64));
         let (steps, hosts) = self.write_steps();
@@ -226,6 +227,8 @@ impl<'a> Encoder<'a> {
             p.steps.len() as i64,
             steps,
             self.number(&p.arena_bytes),
+            p.requires.len() as i64,
+            requires,
             p.kernels.len() as i64,
             self.constants.len() as i64,
             n_heaps,
@@ -292,6 +295,7 @@ impl<'a> Encoder<'a> {
     fn number_exprs(&mut self) -> Result<()> {
         let p = self.program;
         let mut all = vec![p.arena_bytes.clone()];
+        all.extend(p.requires.iter().cloned());
         let mut add_type = |ty: &Type| {
             all.extend(ty.dims.iter().cloned());
             all.push(bytes(ty));
@@ -334,6 +338,9 @@ impl<'a> Encoder<'a> {
             "the arena's size {} is known only after a host step",
             p.arena_bytes
         );
+        for d in &p.requires {
+            ensure!(self.stage(d)? == 0, "{d} >= 0 can be checked only after a host step");
+        }
         for (k, &root) in self.roots.iter().enumerate() {
             let mut stage = 0;
             for d in p.buffers[k].ty.dims.iter().chain(&p.buffers[root].ty.dims) {
@@ -461,6 +468,14 @@ impl<'a> Encoder<'a> {
             self.exprs.push(d);
         }
         Ok(self.list(starts))
+    }
+
+    fn write_requires(&mut self) -> i64 {
+        let mut rows = Vec::new();
+        for d in &self.program.requires {
+            rows.extend([self.number(d), self.string(&d.to_string())]);
+        }
+        self.list(rows)
     }
 
     fn write_ports(&mut self, ports: &[Port]) -> i64 {

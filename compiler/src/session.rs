@@ -4,6 +4,8 @@
 //! and that steps without a kernel are computed by the interpreter ([`aic_ir::eval::node`]).
 
 use crate::plan::{self, HostStep, Plan};
+pub use aic_backends::KernelFn;
+
 use aic_ir::dim::Sym;
 use aic_ir::dtype::DType;
 use aic_ir::error::{Error, Result};
@@ -18,10 +20,6 @@ use std::ffi::{CStr, c_char, c_void};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::ptr::{self, NonNull};
 use std::sync::Arc;
-
-/// A compiled kernel: runs iterations `begin..end` of its parallel loop, given the addresses of its buffers and the
-/// values of its symbols.
-pub type KernelFn = unsafe extern "C" fn(*const *mut c_void, *const i64, i64, i64);
 
 /// Compiled kernels, in the order of [`Program::kernels`].
 pub struct Kernels {
@@ -413,4 +411,38 @@ unsafe extern "C" {
     fn aic_error(session: *const RawSession) -> *const c_char;
     fn aic_close(session: *mut RawSession);
     fn aic_arena_bytes(session: *const RawSession) -> i64;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_panic_of_the_interpreter_is_an_error() {
+        let mut host = Host {
+            graph: Arc::default(),
+            symbols: Vec::new(),
+            steps: Vec::new(),
+            results: Vec::new(),
+            dims: Vec::new(),
+            last: None,
+            error: None,
+        };
+        let context = (&raw mut host).cast();
+        // SAFETY: the host has no steps, so it panics before it looks at the arrays.
+        let status = unsafe { run_host_step(context, 0, ptr::null(), ptr::null(), ptr::null_mut()) };
+        assert_eq!(status, 1);
+        let error = host.error.unwrap();
+        assert!(error.message.starts_with("the interpreter failed: index out of bounds"), "{error}");
+    }
+
+    #[test]
+    fn copies_are_aligned() {
+        for n in [0, 1, 63, 1000] {
+            let data: Vec<u8> = (0..n).map(|k| k as u8).collect();
+            let copy = aligned_copy(&data);
+            assert_eq!(copy, data);
+            assert!(n == 0 || (copy.as_ptr() as usize).is_multiple_of(64));
+        }
+    }
 }

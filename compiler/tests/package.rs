@@ -5,6 +5,7 @@
 mod programs;
 
 use aic::package::{self, Kind, Parts};
+use aic_backends::Object;
 use aic_ir::dim::Dim;
 use aic_ir::dtype::DType;
 use aic_ir::program::{Place, Program, Step};
@@ -119,7 +120,7 @@ fn floats(t: &CTensor) -> Vec<f32> {
     }
 }
 
-fn c_object(folder: &Path, source: &str) -> Vec<u8> {
+fn c_object(folder: &Path, source: &str) -> Object {
     let (c, o) = (folder.join("kernels.c"), folder.join("kernels.o"));
     std::fs::write(&c, source).unwrap();
     let status = Command::new("cc").args(["-O2", "-fPIC", "-c", "-o"]).arg(&o).arg(&c).status().unwrap();
@@ -127,7 +128,7 @@ fn c_object(folder: &Path, source: &str) -> Vec<u8> {
     let bytes = std::fs::read(&o).unwrap();
     std::fs::remove_file(c).unwrap();
     std::fs::remove_file(o).unwrap();
-    bytes
+    Object { bytes }
 }
 
 fn write_layers(folder: &Path, p: &Program, kind: Kind, name: &str) -> package::Files {
@@ -365,7 +366,7 @@ fn a_processor_that_lacks_something() {
 fn failures_leave_nothing_behind() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("m.so");
-    let error = |p: &Program, objects: &[Vec<u8>], path: &Path| {
+    let error = |p: &Program, objects: &[Object], path: &Path| {
         let parts = Parts { program: p, objects, cpu: 0 };
         package::write(&parts, Kind::SharedLibrary, path).unwrap_err()
     };
@@ -373,7 +374,7 @@ fn failures_leave_nothing_behind() {
     let unresolved = error(&p, &[], &path);
     assert!(unresolved.message.contains("failed to link"), "{unresolved}");
     assert!(unresolved.message.contains("scale"), "{unresolved}");
-    assert!(error(&p, &[b"no object".to_vec()], &path).message.contains("failed to link"));
+    assert!(error(&p, &[Object { bytes: b"no object".to_vec() }], &path).message.contains("failed to link"));
     assert!(error(&p, &[], &folder.path().join("m.h")).message.contains("name of the header"));
     assert!(error(&p, &[], folder.path()).message.contains("name of a file"));
     assert!(error(&p, &[], Path::new("/dev/null")).message.contains("name of a file"));

@@ -191,6 +191,22 @@ fn dims_that_depend_on_others() {
 }
 
 #[test]
+fn what_was_taken_for_granted_is_checked() {
+    let weights = some_weights(3, 1);
+    let mut p = layers("batch", &weights);
+    p.requires = vec![10.into(), Dim::named("batch") * 2.into() - 5.into()];
+    let mut s = session(&p, &LAYERS, 1).unwrap();
+    check_layers(&mut s, 3, &weights);
+    let expected = "the model expects inputs whose dims give 2*batch-5 >= 0, found -1";
+    assert_eq!(message(&mut s, &[input_of(2, 3)]), expected);
+    assert_eq!(message(&mut s, &[input_of(2, 3)]), expected, "again");
+    check_layers(&mut s, 3, &weights);
+    let mut p = nonzero();
+    p.requires = vec![Dim::named("u")];
+    assert!(session(&p, &[double], 1).err().unwrap().message.contains("only after a host step"));
+}
+
+#[test]
 fn impossible_sizes_are_errors() {
     let mut p = Program::default();
     let n = Dim::named("n");

@@ -27,6 +27,8 @@ pub struct Program {
     pub steps: Vec<Step>,
     /// Bytes of the arena that holds every [`Place::Arena`] buffer.
     pub arena_bytes: Dim,
+    /// What was taken for granted: expressions over the inputs' symbols that are at least 0. The runtime checks them.
+    pub requires: Vec<Dim>,
     /// The graph the program was made from; host steps refer to its nodes.
     pub graph: Arc<Graph>,
 }
@@ -64,7 +66,7 @@ pub enum Place {
     Arena(Dim),
     /// The same memory as another buffer, from its start.
     Alias(usize),
-    /// Allocated when a host step produces it: its extents are known only then.
+    /// Allocated when its extents are known, where that is only after a host step.
     Heap,
 }
 
