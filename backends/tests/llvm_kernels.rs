@@ -1,5 +1,6 @@
 //! Whole kernels through LLVM, against the kernel interpreter: loops, blocks, buffers, addresses, masks, reductions.
 #![cfg(feature = "llvm")]
+#![allow(clippy::unwrap_used)]
 
 mod common;
 use aic_backends::*;
@@ -19,7 +20,7 @@ fn parse(text: &str) -> Kernel {
 fn differential(text: &str, symbols: &[i64], tolerance: f64) {
     let fill = |_: &str, _: usize, dtype: DType, random: &mut Random| match dtype {
         t if t.is_float() => Scalar::F(random.unit() * 4.0),
-        DType::Bool => Scalar::B(random.bits() % 2 == 0),
+        DType::Bool => Scalar::B(random.bits().is_multiple_of(2)),
         _ => Scalar::U(random.bits() % 8),
     };
     differential_on(text, symbols, tolerance, fill);

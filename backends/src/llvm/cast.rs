@@ -29,7 +29,7 @@ impl<'c> Emitter<'_, 'c> {
                 let wide = Value { raw: self.widen(v)?, ty: VType { dtype: DType::F32, ..v.ty } };
                 return self.convert(wide, to);
             }
-            (DType::F32 | DType::F64, _) => self.from_float(v, ty)?,
+            (DType::F32 | DType::F64, _) => self.round_float(v, ty)?,
             (DType::Bool, _) if to.is_int() => self.b.cast(I::ZExt, v.raw, self.b.ty(ty))?,
             (_, DType::Bool) => self.b.icmp(P::NE, v.raw, self.b.int_like(v.raw, 0)?)?,
             (_, _) if to.is_int() => self.resize(v.raw, from, ty)?,
@@ -58,7 +58,7 @@ impl<'c> Emitter<'_, 'c> {
     }
 
     /// From `f32` or `f64`.
-    fn from_float(&mut self, v: Value<'c>, to: VType) -> Result<Raw<'c>> {
+    fn round_float(&mut self, v: Value<'c>, to: VType) -> Result<Raw<'c>> {
         match to.dtype {
             DType::F64 => self.b.cast(I::FPExt, v.raw, self.b.ty(to)),
             DType::F32 => self.b.cast(I::FPTrunc, v.raw, self.b.ty(to)),

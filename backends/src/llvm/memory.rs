@@ -66,7 +66,7 @@ impl<'c> Emitter<'_, 'c> {
             None => self.load_all(m, place)?,
             Some(mask) => self.load_masked(m, place, mask)?,
         };
-        Ok(Value { raw: self.from_memory(m.dtype, raw)?, ty })
+        Ok(Value { raw: self.loaded(m.dtype, raw)?, ty })
     }
 
     pub fn store(&mut self, buffer: &Sym, index: &Expr, value: &Expr, mask: Option<&Expr>) -> Result<()> {
@@ -81,7 +81,7 @@ impl<'c> Emitter<'_, 'c> {
             m.dtype
         );
         let mask = mask.map(|e| self.mask(e, v.ty.lanes)).transpose()?;
-        let raw = self.to_memory(v)?;
+        let raw = self.stored(v)?;
         match mask {
             None => self.store_all(m, place, raw),
             Some(mask) => self.store_masked(m, place, raw, mask),
@@ -95,14 +95,14 @@ impl<'c> Emitter<'_, 'c> {
     }
 
     /// Booleans are bytes in memory; any but 0 is true.
-    fn from_memory(&self, dtype: DType, raw: Raw<'c>) -> Result<Raw<'c>> {
+    fn loaded(&self, dtype: DType, raw: Raw<'c>) -> Result<Raw<'c>> {
         match dtype {
             DType::Bool => self.b.icmp(IntPredicate::NE, raw, self.b.int_like(raw, 0)?),
             _ => Ok(raw),
         }
     }
 
-    fn to_memory(&self, v: Value<'c>) -> Result<Raw<'c>> {
+    fn stored(&self, v: Value<'c>) -> Result<Raw<'c>> {
         self.b.cast(
             match v.ty.dtype {
                 DType::Bool => InstructionOpcode::ZExt,
