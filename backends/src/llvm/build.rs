@@ -302,15 +302,19 @@ impl<'a, 'c> Build<'a, 'c> {
 
     /// The lanes in the opposite order.
     pub fn reverse(&self, v: Raw<'c>) -> Result<Raw<'c>> {
-        let Raw::VectorValue(v) = v else { return Ok(v) };
-        let n = v.get_type().get_size();
-        let lanes: Vec<IntValue> = (0..n).rev().map(|i| self.i32(i as i32)).collect();
+        let Raw::VectorValue(vector) = v else { return Ok(v) };
+        let lanes: Vec<u32> = (0..vector.get_type().get_size()).rev().collect();
+        self.shuffle(v, v, &lanes)
+    }
+
+    /// The given lanes of two vectors, those of the second numbered after those of the first.
+    pub fn shuffle(&self, a: Raw<'c>, b: Raw<'c>, lanes: &[u32]) -> Result<Raw<'c>> {
+        let (Raw::VectorValue(a), Raw::VectorValue(b)) = (a, b) else {
+            return Err(internal("vectors were expected"));
+        };
+        let lanes: Vec<IntValue> = lanes.iter().map(|i| self.i32(*i as i32)).collect();
         let mask = inkwell::types::VectorType::const_vector(&lanes);
-        Ok(self
-            .builder
-            .build_shuffle_vector(v, v.get_type().get_poison(), mask, "")
-            .map_err(internal)?
-            .into())
+        Ok(self.builder.build_shuffle_vector(a, b, mask, "").map_err(internal)?.into())
     }
 
     /// `0, 1, ..` as integers of the given width; the scalar 0 for one lane.

@@ -167,7 +167,8 @@ impl<'c> Emitter<'_, 'c> {
                 matches!(scope, Scope::Global | Scope::Workspace),
                 "parameter {name} is in scope {scope:?}, but only main memory can be passed"
             );
-            self.declare(name, Memory { base: value.into_pointer_value(), dtype: *dtype })?;
+            let base = value.into_pointer_value();
+            self.declare(name, Memory { base, dtype: *dtype, writable: p.writable })?;
         }
         for ((s, range), value) in kernel.symbols.iter().zip(integers) {
             self.bind_int(s, value.into_int_value(), *range);
@@ -372,7 +373,7 @@ impl<'c> Emitter<'_, 'c> {
             i.set_alignment(64).map_err(internal)?;
         }
         self.b.builder.position_at_end(here);
-        self.declare(name, Memory { base, dtype: *dtype })
+        self.declare(name, Memory { base, dtype: *dtype, writable: true })
     }
 
     pub fn expr(&mut self, e: &Expr) -> Result<Value<'c>> {

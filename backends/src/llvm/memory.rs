@@ -1,6 +1,7 @@
 //! Loads, stores and copies.
 //!
-//! Consecutive lanes are one vector access; equal ones a scalar access; anything else a gather or scatter. Addresses
+//! Consecutive lanes are one vector access; equal ones a scalar access; loads of every second to fourth element are
+//! vector loads and shuffles; anything else is a gather or scatter. Addresses
 //! are built as `base + variable part`, then `+ constant`, so that unrolled copies share the first sum. Nothing but
 //! the element's own alignment is assumed.
 
@@ -21,6 +22,7 @@ use inkwell::values::{FastMathFlags, InstructionOpcode, PointerValue};
 pub(super) struct Memory<'c> {
     pub base: PointerValue<'c>,
     pub dtype: DType,
+    pub writable: bool,
 }
 
 impl<'c> Memory<'c> {
@@ -43,6 +45,8 @@ enum Place<'c> {
     Consecutive(PointerValue<'c>, u32),
     /// So many consecutive elements, the last lane first.
     Reversed(PointerValue<'c>, u32),
+    /// So many lanes, this constant number of elements apart: few enough to read what lies between.
+    Spread(PointerValue<'c>, u32, u32),
     /// An address for each lane.
     Any(Raw<'c>, u32),
 }
@@ -51,7 +55,8 @@ impl Place<'_> {
     fn lanes(&self) -> u32 {
         match self {
             Place::One(_) => 1,
-            Place::Same(_, n) | Place::Consecutive(_, n) | Place::Reversed(_, n) | Place::Any(_, n) => *n,
+            Place::Same(_, n) | Place::Consecutive(_, n) | Place::Reversed(_, n) => *n,
+            Place::Spread(_, n, _) | Place::Any(_, n) => *n,
         }
     }
 }
@@ -71,6 +76,7 @@ impl<'c> Emitter<'_, 'c> {
 
     pub fn store(&mut self, buffer: &Sym, index: &Expr, value: &Expr, mask: Option<&Expr>) -> Result<()> {
         let m = self.memory(buffer)?;
+        ensure!(m.writable, "buffer {buffer} is written, but its parameter is read only");
         let v = self.expr(value)?;
         let place = self.place(m, index)?;
         ensure!(
@@ -140,11 +146,10 @@ impl<'c> Emitter<'_, 'c> {
                 _ if lanes == 1 => Place::One(at),
                 Some(0) => Place::Same(at, lanes),
                 Some(1) => Place::Consecutive(at, lanes),
+                Some(step @ 2..=4) => Place::Spread(at, lanes, step as u32),
                 _ => {
                     let stride = self.dim(&stride)?.into();
-                    let stride = self.b.splat(stride, lanes)?;
-                    let steps = self.b.bin(InstructionOpcode::Mul, self.b.iota(64, lanes), stride)?;
-                    Place::Any(self.b.gep(element, at, steps), lanes)
+                    self.any(m, at, stride, lanes)?
                 }
             });
         }
@@ -155,6 +160,37 @@ impl<'c> Emitter<'_, 'c> {
             Raw::PointerValue(p) => Place::One(p),
             vector => Place::Any(vector, i.ty.lanes),
         })
+    }
+
+    /// The addresses of lanes `stride` elements apart.
+    fn any(&self, m: Memory<'c>, at: PointerValue<'c>, stride: Raw<'c>, lanes: u32) -> Result<Place<'c>> {
+        let stride = self.b.splat(stride, lanes)?;
+        let steps = self.b.bin(InstructionOpcode::Mul, self.b.iota(64, lanes), stride)?;
+        Ok(Place::Any(self.b.gep(m.element(&self.b), at, steps), lanes))
+    }
+
+    /// Every `step`-th of consecutive elements: `step` vectors, the last of which ends at the last lane, merged.
+    fn load_spread(&mut self, m: Memory<'c>, at: PointerValue<'c>, n: u32, step: u32) -> Result<Raw<'c>> {
+        let element = m.element(&self.b);
+        let vector = self.b.lanes_of(element, n);
+        let last_begin = step * (n - 1) + 1 - n;
+        let mut merged = self.b.load(vector, at, m.align())?;
+        for part in 1..step {
+            let begin = (part * n).min(last_begin);
+            let from = self.b.gep(element, at, self.b.i64(begin.into()).into()).into_pointer_value();
+            let next = self.b.load(vector, from, m.align())?;
+            // Lane `i` wants element `step * i`: it is in what has been merged, or in the next vector, or comes later.
+            let lanes: Vec<u32> = (0..n)
+                .map(|i| match step * i {
+                    at if at < n && part == 1 => at,
+                    at if at < part * n => i,
+                    at if at < begin + n => n + at - begin,
+                    _ => i,
+                })
+                .collect();
+            merged = self.b.shuffle(merged, next, &lanes)?;
+        }
+        Ok(merged)
     }
 
     fn load_all(&mut self, m: Memory<'c>, place: Place<'c>) -> Result<Raw<'c>> {
@@ -170,6 +206,7 @@ impl<'c> Emitter<'_, 'c> {
                 let forward = self.b.load(self.b.lanes_of(element, n), at, m.align())?;
                 self.b.reverse(forward)
             }
+            Place::Spread(at, n, step) => self.load_spread(m, at, n, step),
             Place::Any(_, n) => {
                 let all = self.b.splat(self.b.i1(true).into(), n)?;
                 self.load_masked(m, place, all)
@@ -193,6 +230,10 @@ impl<'c> Emitter<'_, 'c> {
                 let mask = self.b.reverse(mask)?;
                 let forward = self.load_masked(m, Place::Consecutive(at, n), mask)?;
                 self.b.reverse(forward)
+            }
+            Place::Spread(at, n, step) => {
+                let place = self.any(m, at, self.b.i64(step.into()).into(), n)?;
+                self.load_masked(m, place, mask)
             }
             Place::Consecutive(at, _) => {
                 let overloads = [ty, at.get_type().into()];
@@ -240,7 +281,7 @@ impl<'c> Emitter<'_, 'c> {
                 let reversed = self.b.reverse(raw)?;
                 self.b.store(at, reversed, m.align())
             }
-            Place::Any(_, n) => {
+            Place::Spread(_, n, _) | Place::Any(_, n) => {
                 let all = self.b.splat(self.b.i1(true).into(), n)?;
                 self.store_masked(m, place, raw, all)
             }
@@ -261,6 +302,10 @@ impl<'c> Emitter<'_, 'c> {
             Place::Reversed(at, n) => {
                 let (raw, mask) = (self.b.reverse(raw)?, self.b.reverse(mask)?);
                 self.store_masked(m, Place::Consecutive(at, n), raw, mask)
+            }
+            Place::Spread(at, n, step) => {
+                let place = self.any(m, at, self.b.i64(step.into()).into(), n)?;
+                self.store_masked(m, place, raw, mask)
             }
             Place::Consecutive(at, _) => {
                 let overloads = [raw.get_type(), at.get_type().into()];
@@ -293,10 +338,10 @@ impl<'c> Emitter<'_, 'c> {
             Some(_) => bail!("the second argument of `prefetch` must be 0, 1, 2 or 3"),
         };
         let m = self.memory(buffer)?;
-        let (Place::One(at) | Place::Same(at, _) | Place::Consecutive(at, _) | Place::Reversed(at, _)) =
-            self.place(m, index)?
-        else {
-            bail!("`prefetch` takes a load of one address");
+        let at = match self.place(m, index)? {
+            Place::One(at) | Place::Same(at, _) | Place::Consecutive(at, _) => at,
+            Place::Reversed(at, _) | Place::Spread(at, ..) => at,
+            Place::Any(..) => bail!("`prefetch` takes a load of one address"),
         };
         let args =
             [at.into(), self.b.i32(0).into(), self.b.i32(locality as i32).into(), self.b.i32(1).into()];
@@ -306,6 +351,7 @@ impl<'c> Emitter<'_, 'c> {
     /// A synchronous copy: a block of memory per row.
     pub fn copy(&mut self, c: &Copy) -> Result<()> {
         let (dst, src) = (self.memory(&c.dst.0)?, self.memory(&c.src.0)?);
+        ensure!(dst.writable, "buffer {} is written, but its parameter is read only", c.dst.0);
         ensure!(
             dst.dtype == src.dtype,
             "{} of {} is copied to {} of {}",
@@ -334,7 +380,7 @@ impl<'c> Emitter<'_, 'c> {
 }
 
 /// The expression as `base, base + stride, ..`, if it visibly is.
-fn as_ramp(e: &Expr) -> Option<(Dim, Dim, u32)> {
+pub(super) fn as_ramp(e: &Expr) -> Option<(Dim, Dim, u32)> {
     match e {
         Expr::Index(d) => Some((d.clone(), 0.into(), 1)),
         Expr::Ramp { base, stride, lanes } => Some((base.clone(), stride.clone(), *lanes)),

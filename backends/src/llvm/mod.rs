@@ -18,10 +18,11 @@ mod target;
 
 pub use jit::Library;
 
-use crate::{CpuFeatures, CpuOptions, Object, TextKind};
+use crate::{CpuFeatures, CpuOptions, Object, TextKind, x86};
 use aic_ir::ensure;
 use aic_ir::error::{Error, Result};
 use aic_ir::kernel::Kernel;
+use aic_ir::scalar::ScalarFn;
 use inkwell::context::Context;
 use inkwell::module::Module;
 use inkwell::passes::PassBuilderOptions;
@@ -32,6 +33,9 @@ use target::{Machine, Target};
 
 /// Kernels in one module: enough to share LLVM's cost per module, few enough to keep every thread busy.
 const KERNELS_PER_MODULE: usize = 8;
+
+/// Of a compiler thread.
+const STACK_BYTES: usize = 64 << 20;
 
 pub(crate) fn compile(kernels: &[Kernel], options: &CpuOptions) -> Result<Vec<Object>> {
     check_names(kernels)?;
@@ -75,7 +79,10 @@ pub(crate) fn cpu_features(options: &CpuOptions) -> Result<CpuFeatures> {
 }
 
 fn check_names(kernels: &[Kernel]) -> Result<()> {
-    let mut names = HashSet::new();
+    let mut names = HashSet::from(["memcpy", "memmove", "memset"]);
+    names.extend(
+        ScalarFn::ALL.iter().filter_map(|f| x86::libm(*f)).flat_map(|(single, double)| [single, double]),
+    );
     for k in kernels {
         let identifier = k.name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_');
         ensure!(
@@ -83,7 +90,11 @@ fn check_names(kernels: &[Kernel]) -> Result<()> {
             "`{}` is not a name for a kernel: a C identifier is",
             k.name
         );
-        ensure!(names.insert(&k.name), "two kernels are named `{}`", k.name);
+        ensure!(
+            names.insert(k.name.as_str()),
+            "two kernels, or a kernel and a function of the C library, are named `{}`",
+            k.name
+        );
     }
     Ok(())
 }
@@ -95,16 +106,16 @@ fn threads(options: &CpuOptions) -> usize {
     }
 }
 
-/// What all runs of `work` on `n` threads give; the first error in the order of threads.
+/// What all runs of `work` on `n` threads give; the first error in the order of threads. The threads have deep stacks:
+/// expressions are walked recursively, by LLVM too.
 fn in_parallel<T: Send>(n: usize, work: impl Fn() -> Result<Vec<T>> + Sync) -> Result<Vec<T>> {
-    if n <= 1 {
-        return work();
-    }
     std::thread::scope(|scope| {
-        let handles: Vec<_> = (0..n).map(|_| scope.spawn(&work)).collect();
+        let spawn = |_| std::thread::Builder::new().stack_size(STACK_BYTES).spawn_scoped(scope, &work);
+        let threads: std::io::Result<Vec<_>> = (0..n).map(spawn).collect();
+        let threads = threads.map_err(|e| Error::new(format!("cannot start a compiler thread: {e}")))?;
         let mut all = Vec::new();
-        for h in handles {
-            all.extend(h.join().map_err(|_| Error::new("a compiler thread panicked"))??);
+        for t in threads {
+            all.extend(t.join().map_err(|_| Error::new("a compiler thread panicked"))??);
         }
         Ok(all)
     })

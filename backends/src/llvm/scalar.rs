@@ -5,10 +5,12 @@
 
 use super::build::{Raw, internal};
 use super::emit::{Emitter, Value, name};
+use super::memory::as_ramp;
+use aic_ir::dim::Range;
 use aic_ir::dtype::DType;
 use aic_ir::error::Result;
 use aic_ir::kernel::{Expr, VType};
-use aic_ir::scalar::ScalarFn;
+use aic_ir::scalar::{Scalar, ScalarFn};
 use aic_ir::{bail, ensure};
 use inkwell::attributes::{Attribute, AttributeLoc};
 use inkwell::module::Linkage;
@@ -17,7 +19,7 @@ use inkwell::{FloatPredicate as F, IntPredicate as P};
 
 impl<'c> Emitter<'_, 'c> {
     pub fn call(&mut self, f: ScalarFn, args: &[Expr]) -> Result<Value<'c>> {
-        if let Some(v) = self.compare_ramp(f, args)? {
+        if let Some(v) = self.compare_indices(f, args)? {
             return Ok(v);
         }
         let args = args.iter().map(|a| self.expr(a)).collect::<Result<Vec<_>>>()?;
@@ -33,23 +35,37 @@ impl<'c> Emitter<'_, 'c> {
         Ok(Value { raw, ty })
     }
 
-    /// `ramp < scalar` and its like, the masks of loops' last vectors: 32-bit lanes are compared with a clamped
-    /// distance, which costs a quarter of the 64-bit comparison.
-    fn compare_ramp(&mut self, f: ScalarFn, args: &[Expr]) -> Result<Option<Value<'c>>> {
-        let [Expr::Ramp { base, stride, lanes }, Expr::Broadcast(e, n)] = args else { return Ok(None) };
-        let (Expr::Index(limit), Some(step), true) = (&**e, self.fold(stride).as_const(), lanes == n) else {
+    /// Comparisons of index expressions, such as the masks of a loop's last vector: of what is known of the variables
+    /// the answer may follow. Otherwise 32-bit lanes of a ramp are compared with a clamped distance, which costs a
+    /// quarter of the 64-bit comparison.
+    fn compare_indices(&mut self, f: ScalarFn, args: &[Expr]) -> Result<Option<Value<'c>>> {
+        let (Some(p), [a, b]) = (compare(f, true), args) else { return Ok(None) };
+        let (Some((base, step, lanes)), Some((limit, zero, n))) = (as_ramp(a), as_ramp(b)) else {
             return Ok(None);
         };
-        let span = step.unsigned_abs().saturating_mul(u64::from(*lanes));
-        let (Some(p), 2..=1024, true) = (compare(f, true), *lanes, span < 1 << 30) else { return Ok(None) };
-        let distance: Raw = self.dim(&(limit.clone() - base.clone()))?.into();
+        let (Some(step), true) = (self.fold(&step).as_const(), zero.is(0) && n == lanes) else {
+            return Ok(None);
+        };
+        let span = step.saturating_mul(i64::from(lanes) - 1);
+        if !(1..=1024).contains(&lanes) || span.abs() >= 1 << 30 {
+            return Ok(None);
+        }
+        let distance = limit - base;
+        let ty = VType { dtype: DType::Bool, lanes };
+        let range = self.range(&self.fold(&distance));
+        if let Some(answer) = always(f, span.min(0), span.max(0), range) {
+            return self.constant(ty, Scalar::B(answer)).map(Some);
+        }
+        if lanes == 1 {
+            return Ok(None);
+        }
+        let distance: Raw = self.dim(&distance)?.into();
         let far = self.b.i64(1 << 30).into();
         let distance = self.clamp(distance, self.b.i64(-1 << 30).into(), far)?;
         let distance = self.b.cast(I::Trunc, distance, self.b.int_ty(32))?;
-        let distance = self.b.splat(distance, *lanes)?;
+        let distance = self.b.splat(distance, lanes)?;
         let steps = self.b.int_like(distance, step)?;
-        let steps = self.b.bin(I::Mul, self.b.iota(32, *lanes), steps)?;
-        let ty = VType { dtype: DType::Bool, lanes: *lanes };
+        let steps = self.b.bin(I::Mul, self.b.iota(32, lanes), steps)?;
         Ok(Some(Value { raw: self.b.icmp(p, steps, distance)?, ty }))
     }
 
@@ -373,6 +389,21 @@ fn result_type(f: ScalarFn, args: &[Value]) -> Result<VType> {
     let lanes = args[0].ty.lanes;
     ensure!(args.iter().all(|a| a.ty.lanes == lanes), "`{}` on different lanes: ({})", f.keyword(), types());
     Ok(VType { dtype, lanes })
+}
+
+/// The answer of `x f y` for every `x` from `lo` to `hi` and every `y` of the range, if it is the same.
+fn always(f: ScalarFn, lo: i64, hi: i64, y: Range) -> Option<bool> {
+    match f {
+        ScalarFn::Lt if hi < y.lo => Some(true),
+        ScalarFn::Lt if lo >= y.hi => Some(false),
+        ScalarFn::Le if hi <= y.lo => Some(true),
+        ScalarFn::Le if lo > y.hi => Some(false),
+        ScalarFn::Gt | ScalarFn::Ge => {
+            let opposite = if f == ScalarFn::Gt { ScalarFn::Le } else { ScalarFn::Lt };
+            always(opposite, lo, hi, y).map(|answer| !answer)
+        }
+        _ => None,
+    }
 }
 
 /// Ordered, but `!=`, which holds for NaN.
