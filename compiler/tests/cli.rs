@@ -1,5 +1,7 @@
 //! The command `aic` as its users meet it: what it prints, what it writes, and how it refuses.
 
+#![allow(clippy::unwrap_used)]
+
 use aic::io::{Format, Kind, Port, Value, write_outputs};
 use aic_ir::dtype::DType;
 use aic_ir::tensor::Tensor;
