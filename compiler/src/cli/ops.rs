@@ -147,19 +147,18 @@ fn try_sample(sample: &Sample, seen: &mut Seen) -> Result<()> {
 
 /// Element types in short: groups of which all are there by their name.
 fn dtype_names(dtypes: &BTreeSet<DType>) -> String {
-    let groups: [(&str, fn(DType) -> bool); 3] =
-        [("floats", DType::is_float), ("signed", DType::is_signed), ("unsigned", DType::is_unsigned)];
     let mut left = dtypes.clone();
     let mut names = Vec::new();
-    for (name, belongs) in groups {
-        let group: Vec<DType> = DType::ALL.iter().copied().filter(|d| belongs(*d)).collect();
-        if group.iter().all(|d| left.contains(d)) {
-            group.iter().for_each(|d| {
-                left.remove(d);
-            });
+    let mut shorten = |name: &'static str, belongs: fn(DType) -> bool| {
+        let group = || DType::ALL.iter().copied().filter(|d| belongs(*d));
+        if group().all(|d| left.contains(&d)) {
+            left.retain(|d| !belongs(*d));
             names.push(name);
         }
-    }
+    };
+    shorten("floats", DType::is_float);
+    shorten("signed", DType::is_signed);
+    shorten("unsigned", DType::is_unsigned);
     names.extend(left.iter().map(|d| d.keyword()));
     names.join(" ")
 }
