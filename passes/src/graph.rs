@@ -7,6 +7,7 @@ use aic_ir::graph::{Def, Graph, Node, ValueId};
 use aic_ir::op::{Op, Reshape, Transpose};
 use aic_ir::tensor::Tensor;
 use std::collections::HashMap;
+use std::sync::Arc;
 
 /// The largest folded constant, in bytes, unless it is no larger than its operands.
 const FOLD_LIMIT: usize = 64 << 20;
@@ -14,34 +15,50 @@ const FOLD_LIMIT: usize = 64 << 20;
 /// Removes nodes that do nothing and merges chains of the same movement.
 pub fn canonicalize(g: &Graph) -> Result<Graph> {
     g.rebuild(|out, _, n, x| {
-        let same_type = x.len() == 1 && n.outputs.len() == 1 && *out.ty(x[0]) == *g.ty(n.outputs[0]);
-        match &n.op {
-            Op::Cast(_) | Op::Reshape(_) | Op::Expand(_) if same_type => Ok(vec![x[0]]),
-            Op::Transpose(t) if t.perm.iter().copied().eq(0..t.perm.len()) => Ok(vec![x[0]]),
-            Op::Reshape(r) => match producer(out, x[0]) {
-                Some(Node { op: Op::Reshape(_), inputs, .. }) => {
-                    let from = inputs[0];
-                    readd(out, g, n, r.clone().into(), from)
-                }
-                _ => copy(out, g, n, x),
-            },
-            Op::Transpose(t) => match producer(out, x[0]) {
-                Some(Node { op: Op::Transpose(first), inputs, .. }) => {
-                    let perm: Vec<usize> = t.perm.iter().map(|&k| first.perm[k]).collect();
-                    let from = inputs[0];
-                    match perm.iter().copied().eq(0..perm.len()) {
-                        true => Ok(vec![from]),
-                        false => readd(out, g, n, Transpose { perm }.into(), from),
-                    }
-                }
-                _ if moves_no_element(t, &g.ty(n.inputs[0]).dims) => {
-                    let shape = g.ty(n.outputs[0]).dims.clone();
-                    readd(out, g, n, Reshape { shape }.into(), x[0])
-                }
-                _ => copy(out, g, n, x),
-            },
-            _ => copy(out, g, n, x),
+        let Some((op, from, origin)) = movement(out, n, x) else {
+            let is_cast = matches!(n.op, Op::Cast(_));
+            return if is_cast && *out.ty(x[0]) == *g.ty(n.outputs[0]) {
+                Ok(vec![x[0]])
+            } else {
+                copy(out, g, n, x)
+            };
+        };
+        let ty = g.ty(n.outputs[0]).clone();
+        let moves_nothing = match &op {
+            Op::Transpose(t) => t.perm.iter().copied().eq(0..t.perm.len()),
+            _ => *out.ty(from) == ty,
+        };
+        if moves_nothing {
+            return Ok(vec![from]);
         }
+        let op = match &op {
+            Op::Transpose(t) if moves_no_element(t, &out.ty(from).dims) => {
+                Reshape { shape: ty.dims.clone() }.into()
+            }
+            _ => op,
+        };
+        Ok(out.add_typed(op, &[from], vec![ty], &origin))
+    })
+}
+
+/// A reshape, expansion or transposition, merged with the one of its kind that it follows: the operator, its operand
+/// in the new graph, and the names of both.
+fn movement(out: &Graph, n: &Node, x: &[ValueId]) -> Option<(Op, ValueId, Vec<Arc<str>>)> {
+    let before = x.first().and_then(|v| producer(out, *v));
+    let merged: Option<Op> = match (&n.op, before.map(|b| &b.op)) {
+        (Op::Reshape(r), Some(Op::Reshape(_))) => Some(r.clone().into()),
+        (Op::Transpose(t), Some(Op::Transpose(first))) => {
+            Some(Transpose { perm: t.perm.iter().map(|&k| first.perm[k]).collect() }.into())
+        }
+        (Op::Reshape(_) | Op::Expand(_) | Op::Transpose(_), _) => None,
+        _ => return None,
+    };
+    Some(match (merged, before) {
+        (Some(op), Some(b)) => {
+            let new = n.origin.iter().filter(|name| !b.origin.contains(name));
+            (op, b.inputs[0], b.origin.iter().chain(new).cloned().collect())
+        }
+        _ => (n.op.clone(), x[0], n.origin.clone()),
     })
 }
 
@@ -61,11 +78,6 @@ fn producer(g: &Graph, v: ValueId) -> Option<&Node> {
 fn copy(out: &mut Graph, g: &Graph, n: &Node, x: &[ValueId]) -> Result<Vec<ValueId>> {
     let types = n.outputs.iter().map(|v| g.ty(*v).clone()).collect();
     Ok(out.add_typed(n.op.clone(), x, types, &n.origin))
-}
-
-fn readd(out: &mut Graph, g: &Graph, n: &Node, op: Op, x: ValueId) -> Result<Vec<ValueId>> {
-    let types = n.outputs.iter().map(|v| g.ty(*v).clone()).collect();
-    Ok(out.add_typed(op, &[x], types, &n.origin))
 }
 
 /// Evaluates nodes whose operands are constants. Random operators and bodies are left alone, and so are results

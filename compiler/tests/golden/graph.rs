@@ -12,7 +12,7 @@ use aic_ir::op::{Op, Operand, Rng, Values};
 use aic_ir::scalar::Scalar;
 use aic_ir::target::Target;
 use aic_ir::tensor::Tensor;
-use aic_ir::{bail, ensure, text};
+use aic_ir::{bail, ensure, text, verify};
 use aic_passes::pipeline::{self, PIPELINE};
 use std::collections::HashMap;
 
@@ -36,7 +36,8 @@ fn check_graph(graph: &Graph) -> Result<()> {
     for pass in PIPELINE {
         for (what, before) in [("alone", graph), ("after those before it", &chain)] {
             let after = (pass.run)(before)?;
-            let checked = well_formed(&after).and_then(|()| cases.iter().try_for_each(|c| c.check_same(&after)));
+            let checked =
+                well_formed(&after).and_then(|()| cases.iter().try_for_each(|c| c.check_same(&after)));
             checked.map_err(|e| e.context(format!("pass {}, {what}", pass.name)))?;
         }
         chain = (pass.run)(&chain)?;
@@ -49,10 +50,12 @@ fn check_graph(graph: &Graph) -> Result<()> {
 
 /// A graph verifies, and its text form is that of the graph that it reads back as.
 fn well_formed(g: &Graph) -> Result<()> {
+    verify::report("the graph", &verify::graph(g))?;
     let printed = g.to_string();
     let constants = text::large_constants(g);
     let again = text::parse_graph_with(&printed, &|hash| constants.get(hash).cloned());
-    let again = again.map_err(|e| e.context(format!("what was printed can't be read:\n{printed}")))?.to_string();
+    let again =
+        again.map_err(|e| e.context(format!("what was printed can't be read:\n{printed}")))?.to_string();
     ensure!(again == printed, "a graph is printed differently once read back:\n{printed}\n{again}");
     Ok(())
 }
@@ -120,7 +123,8 @@ fn inputs(graph: &Graph, seed: u64, is_finite: bool, small: bool) -> Option<Vec<
     let symbols: HashMap<_, _> = graph.input_symbols().into_iter().map(|(s, _, _)| (s, extent())).collect();
     let input = |p: &aic_ir::graph::Port| {
         let ty = graph.ty(p.value);
-        let extent = |d: &aic_ir::dim::Dim| d.eval(&|s| symbols.get(s).copied()).and_then(|n| n.try_into().ok());
+        let extent =
+            |d: &aic_ir::dim::Dim| d.eval(&|s| symbols.get(s).copied()).and_then(|n| n.try_into().ok());
         let shape: Vec<usize> = ty.dims.iter().map(extent).collect::<Option<_>>()?;
         let values = match ty.dtype.is_int() && small {
             true => Values::Between(0, 2),
@@ -154,7 +158,8 @@ fn tolerance(graph: &Graph, inputs: &[Tensor]) -> Result<f64> {
     let n: usize = graph.nodes().map(|(_, n)| roundings(n)).sum();
     let floats = || values.iter().chain(inputs).filter(|t| t.dtype().is_float());
     let unit = floats().map(|t| half_ulp(t.dtype())).fold(0.0, f64::max);
-    let largest = floats().flat_map(|t| t.to_f64()).filter(|x| x.is_finite()).fold(1.0, |m: f64, x| m.max(x.abs()));
+    let largest =
+        floats().flat_map(|t| t.to_f64()).filter(|x| x.is_finite()).fold(1.0, |m: f64, x| m.max(x.abs()));
     Ok(n as f64 * unit * largest)
 }
 
@@ -187,4 +192,3 @@ fn difference(want: &Tensor, got: &Tensor, tolerance: f64) -> Option<String> {
         (!same).then(|| format!("element {i}: expected {a}, found {b}, tolerance {tolerance:e}"))
     })
 }
-

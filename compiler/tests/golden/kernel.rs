@@ -8,7 +8,7 @@ use aic_ir::graph::Graph;
 use aic_ir::kernel::Kernel;
 use aic_ir::op::{Op, Operand, Rng};
 use aic_ir::tensor::Tensor;
-use aic_ir::{bail, ensure, text};
+use aic_ir::{bail, ensure, text, verify};
 use std::collections::HashMap;
 use std::path::Path;
 
@@ -22,19 +22,26 @@ pub fn check(src: &str, may_fail: bool) -> std::result::Result<(), String> {
 
 /// A kernel verifies, and its text form is that of the kernel that it reads back as.
 pub fn well_formed(k: &Kernel) -> Result<()> {
+    verify::report("the kernel", &verify::kernel(k))?;
     let printed = k.to_string();
     let again = text::parse_kernel(&printed).map_err(|e| e.context(&printed))?;
-    ensure!(again.to_string() == printed, "a kernel is printed differently once read back:\n{printed}\n{again}");
+    ensure!(
+        again.to_string() == printed,
+        "a kernel is printed differently once read back:\n{printed}\n{again}"
+    );
     Ok(())
 }
 
-/// `kernel print FILE`, `kernel eval FILE NAME=VALUES..`.
+/// `kernel print FILE`, `kernel verify FILE`, `kernel eval FILE NAME=VALUES..`.
 pub fn tool(args: &[String], folder: &Path) -> Result<String> {
-    let [command, file, values @ ..] = args else { bail!("expected `print FILE` or `eval FILE NAME=VALUES..`") };
+    let [command, file, values @ ..] = args else {
+        bail!("expected `print FILE`, `verify FILE` or `eval FILE NAME=VALUES..`")
+    };
     let src = std::fs::read_to_string(folder.join(file)).map_err(|e| Error::new(format!("{file}: {e}")))?;
     let k = text::parse_kernel(&src).map_err(|e| e.context(file))?;
     match command.as_str() {
         "print" => Ok(k.to_string()),
+        "verify" => verify::report("the kernel", &verify::kernel(&k)).map(|()| String::new()),
         "eval" => evaluate(&k, values),
         _ => bail!("unknown command {command}"),
     }
@@ -45,7 +52,9 @@ pub fn tool(args: &[String], folder: &Path) -> Result<String> {
 fn evaluate(k: &Kernel, values: &[String]) -> Result<String> {
     let mut given = HashMap::new();
     for value in values {
-        let Some((name, values)) = value.split_once('=') else { bail!("expected NAME=VALUES, found {value}") };
+        let Some((name, values)) = value.split_once('=') else {
+            bail!("expected NAME=VALUES, found {value}")
+        };
         given.insert(name, values);
     }
     let mut symbols = Vec::new();
@@ -63,7 +72,9 @@ fn evaluate(k: &Kernel, values: &[String]) -> Result<String> {
         buffers.push(match given.remove(name) {
             Some(values) => KernelBuffer::from_tensor(&tensor(dtype, len, values)?),
             None if p.writable => KernelBuffer::poisoned(dtype, len),
-            None => KernelBuffer::from_tensor(&Rng::new(at as u64).tensor(&Operand::finite(dtype, vec![len]))?),
+            None => {
+                KernelBuffer::from_tensor(&Rng::new(at as u64).tensor(&Operand::finite(dtype, vec![len]))?)
+            }
         });
     }
     if let Some(name) = given.keys().next() {

@@ -7,7 +7,7 @@
 
 use clap::Parser;
 use litcheck_filecheck::{self as filecheck, litcheck};
-use std::io::Read;
+use std::io::{Read, Seek};
 use std::path::Path;
 use std::process::{Command, Stdio};
 
@@ -52,7 +52,8 @@ pub fn parse(text: &str) -> Result<Script, String> {
 
 /// The text before the block of exact output, and the block.
 fn split(text: &str) -> (&str, Option<&str>) {
-    let start = if text.starts_with(OUTPUT) { Some(0) } else { text.find(&format!("\n{OUTPUT}")).map(|k| k + 1) };
+    let start =
+        if text.starts_with(OUTPUT) { Some(0) } else { text.find(&format!("\n{OUTPUT}")).map(|k| k + 1) };
     match start {
         Some(k) => (&text[..k], Some(&text[k + OUTPUT.len()..])),
         None => (text, None),
@@ -107,7 +108,10 @@ pub fn run(script: &Script, path: &Path, text: &str, bless: bool) -> Result<(), 
         let (code, output) = execute(line, path)?;
         let expected_code = i32::from(line.refused);
         if code != Some(expected_code) {
-            failures.push(format!("RUN: {}: expected exit code {expected_code}, found {code:?}\n{output}", line.text));
+            failures.push(format!(
+                "RUN: {}: expected exit code {expected_code}, found {code:?}\n{output}",
+                line.text
+            ));
             continue;
         }
         match &line.filecheck {
@@ -146,20 +150,18 @@ fn execute(line: &Line, path: &Path) -> Result<(Option<i32>, String), String> {
     let mut command = Command::new(env!("CARGO_BIN_EXE_aic"));
     command.args(&words[1..]).current_dir(folder).stdin(Stdio::null()).env_remove("AIC_BLESS");
     let (mut reader, writer) = std::io::pipe().map_err(failed)?;
-    command.stdout(writer.try_clone().map_err(failed)?);
-    let errors = tempfile::tempfile().map_err(failed)?;
+    let mut errors = tempfile::tempfile().map_err(failed)?;
     match line.with_stderr {
-        true => command.stderr(writer),
+        true => command.stderr(writer.try_clone().map_err(failed)?),
         false => command.stderr(errors.try_clone().map_err(failed)?),
     };
+    command.stdout(writer);
     let mut child = command.spawn().map_err(failed)?;
     drop(command); // and with it this process's end of the pipe
     let mut output = Vec::new();
     reader.read_to_end(&mut output).map_err(failed)?;
     let status = child.wait().map_err(failed)?;
     if !line.with_stderr && status.code() != Some(i32::from(line.refused)) {
-        use std::io::Seek;
-        let mut errors = errors;
         errors.rewind().and_then(|()| errors.read_to_end(&mut output)).map_err(failed)?;
     }
     Ok((status.code(), String::from_utf8_lossy(&output).into_owned()))
@@ -168,7 +170,8 @@ fn execute(line: &Line, path: &Path) -> Result<(Option<i32>, String), String> {
 fn filecheck(text: &str, path: &Path, output: &str, options: &[String]) -> Result<(), String> {
     let options = filecheck::Options::try_parse_from(options).map_err(|e| e.to_string())?;
     let config = filecheck::Config { options, ..filecheck::Config::default() };
-    let rules = filecheck::source_file!(config, path.to_string_lossy().into_owned(), split(text).0.to_owned());
+    let rules =
+        filecheck::source_file!(config, path.to_string_lossy().into_owned(), split(text).0.to_owned());
     let input = filecheck::source_file!(config, "the output".to_owned(), output.to_owned());
     match filecheck::Test::new(rules, &config).verify(input) {
         Ok(_) => Ok(()),

@@ -71,7 +71,9 @@ fn run(k: &Kernel, buffers: &mut [KernelBuffer], symbols: &[i64]) -> Result<()> 
     for ((s, range), &value) in k.symbols.iter().zip(symbols) {
         ensure!(
             (range.lo..=range.hi).contains(&value),
-            "symbol {s} = {value} is outside of its range {range:?}"
+            "symbol {s} = {value} is outside of its range {}..={}",
+            range.lo,
+            range.hi
         );
         thread.vars.push((s.clone(), Binding::Int(value)));
     }

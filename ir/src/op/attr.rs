@@ -29,6 +29,22 @@ pub enum AttrValue {
     Graph(Arc<Graph>),
 }
 
+impl AttrValue {
+    /// What it is, for error messages.
+    fn kind(&self) -> &'static str {
+        match self {
+            AttrValue::Dim(_) => "an integer expression",
+            AttrValue::Float(_) => "a float",
+            AttrValue::Bool(_) => "true or false",
+            AttrValue::Str(_) => "a string",
+            AttrValue::Word(_) => "a word",
+            AttrValue::List(_) => "a list",
+            AttrValue::Tensor(_) => "a constant",
+            AttrValue::Graph(_) => "a graph",
+        }
+    }
+}
+
 /// A Rust type that can be an attribute.
 pub trait Attr: Sized + Clone {
     /// As the text form has it.
@@ -51,14 +67,18 @@ pub(crate) fn get<T: Attr>(op: &str, attrs: &[(String, AttrValue)], name: &str) 
     };
     match T::from_value(value) {
         Some(v) => Ok(v),
-        None => bail!("{op}: attribute {name} must be {}, found {value:?}", T::EXPECTED),
+        None => bail!("{op}: attribute {name} must be {}, found {}", T::EXPECTED, value.kind()),
     }
+}
+
+fn list_of(known: &[&str]) -> String {
+    if known.is_empty() { "it has none".into() } else { format!("it has {}", known.join(", ")) }
 }
 
 /// Refuses attributes that the operator doesn't have.
 pub(crate) fn check_names(op: &str, attrs: &[(String, AttrValue)], known: &[&str]) -> Result<()> {
     for (name, _) in attrs {
-        ensure!(known.contains(&name.as_str()), "{op}: unknown attribute {name}; it has {known:?}");
+        ensure!(known.contains(&name.as_str()), "{op}: unknown attribute {name}; {}", list_of(known));
     }
     Ok(())
 }
