@@ -8,7 +8,7 @@ use aic_ir::scalar::Scalar;
 use aic_ir::target::Target;
 use aic_ir::tensor::Tensor;
 use aic_ir::types::Type;
-use aic_ir::{error::Result, eval};
+use aic_ir::{error::Result, eval, verify};
 
 /// Instances per operator; `elementwise` stands for some fifty functions.
 fn samples(name: &str) -> u64 {
@@ -83,6 +83,12 @@ fn check(symbolic: bool) {
                 let case = || format!("{name} seed {seed} {:?} on {x:?}", s.op);
                 let program = aic_passes::pipeline::compile(graph.clone(), &target);
                 lowered += 1;
+                for k in program.iter().flat_map(|p| &p.kernels) {
+                    let found = verify::kernel(k);
+                    if let Some(violation) = found.first() {
+                        failures.push(format!("{name} seed {seed} {:?}: {violation}\n{k}", s.op));
+                    }
+                }
                 match program.and_then(|p| eval::program(&p, &x)) {
                     Err(e) => failures.push(format!("{}: {e}", case())),
                     Ok(got) => failures.extend(

@@ -322,9 +322,10 @@ impl Pad {
             PadMode::Edge => at.maximum(&0.into()).minimum(&last),
             PadMode::Wrap => at.modulo(&d.maximum(&1.into())),
             PadMode::Reflect => {
-                let period = last * 2.into();
+                let period = last.clone() * 2.into();
                 let m = at.modulo(&period.maximum(&1.into()));
-                m.minimum(&(period - m.clone()))
+                // The smaller of the two is at most `last` anyway; said again, it shows in the bounds.
+                m.minimum(&(period - m.clone())).minimum(&last)
             }
         }
     }

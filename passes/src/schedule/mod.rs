@@ -66,6 +66,7 @@ pub fn choose(nest: &Nest, target: &Target) -> Schedule {
 /// The kernel that evaluates a nest by a schedule that [`choose`] could have given for it.
 pub fn apply(name: &str, nest: &Nest, schedule: &Schedule) -> Kernel {
     let body = match schedule.class {
+        _ if nest.axes.iter().any(|a| a.extent.is(0)) => Vec::new(),
         Class::Map => map::body(nest, schedule),
         Class::ReduceInner => reduce::inner(nest, schedule),
         Class::ReduceOuter => reduce::outer(nest, schedule),
