@@ -453,6 +453,11 @@ impl Dim {
         })
     }
 
+    /// Whether it can't be below 0 where no symbol is.
+    pub fn is_not_negative(&self) -> bool {
+        self.range(&|_| Range::DIM).lo >= 0
+    }
+
     /// An interval that holds every value, given one for every symbol.
     pub fn range(&self, of: &dyn Fn(&Sym) -> Range) -> Range {
         let mut sum = Range::new(self.constant, self.constant);

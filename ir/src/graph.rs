@@ -95,6 +95,8 @@ pub struct Graph {
     pub inputs: Vec<Port>,
     /// Outputs in order; a value may occur more than once, and may be an input.
     pub outputs: Vec<Port>,
+    /// Expressions over the inputs' symbols that must be at least 0: a run in which one isn't is refused.
+    pub requires: Vec<Dim>,
     values: Vec<Value>,
     nodes: Vec<Node>,
 }
@@ -212,6 +214,7 @@ impl Graph {
         for n in &mut out.nodes {
             n.op = n.op.subst(f);
         }
+        out.requires = self.requires.iter().map(|d| d.subst(f)).filter(|d| !d.is_not_negative()).collect();
         out
     }
 
@@ -222,6 +225,7 @@ impl Graph {
         mut f: impl FnMut(&mut Graph, NodeId, &Node, &[ValueId]) -> Result<Vec<ValueId>>,
     ) -> Result<Graph> {
         let mut out = Graph::new(&self.name);
+        out.requires = self.requires.clone();
         let mut map: Vec<Option<ValueId>> = vec![None; self.values.len()];
         for p in &self.inputs {
             map[p.value.index()] = Some(out.add_input(&p.name, self.ty(p.value).clone()));

@@ -123,6 +123,7 @@ pub fn dead_code(g: &Graph) -> Result<Graph> {
         }
     }
     let mut out = Graph::new(&g.name);
+    out.requires = g.requires.clone();
     let mut map: HashMap<ValueId, ValueId> = HashMap::new();
     for p in &g.inputs {
         map.insert(p.value, out.add_input(&p.name, g.ty(p.value).clone()));

@@ -5,7 +5,7 @@
 
 use crate::schedule;
 use aic_ir::compute::{Compute, Expr, Source, Stage};
-use aic_ir::dim::{Dim, Sym};
+use aic_ir::dim::{Dim, Range, Sym, floor_div};
 use aic_ir::error::Result;
 use aic_ir::graph::{Def, Graph, Node, NodeId, ValueId};
 use aic_ir::kernel::Kernel;
@@ -13,7 +13,7 @@ use aic_ir::op::Op;
 use aic_ir::program::{BufferDecl, Place, Port, Program, Step};
 use aic_ir::target::Target;
 use aic_ir::types::Type;
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
 /// Lowers a graph whose nodes are all wanted (dead ones removed). Buffers have no offsets yet.
@@ -27,6 +27,10 @@ pub fn lower(graph: Graph, target: &Target) -> Result<Program> {
         kernels: HashMap::new(),
         known: graph.input_symbols().into_iter().map(|(s, _, _)| s).collect(),
     };
+    l.program.requires = graph.requires.clone();
+    for (_, n) in graph.nodes() {
+        l.require(n);
+    }
     for (k, p) in graph.inputs.iter().enumerate() {
         let ty = graph.ty(p.value).clone();
         let buffer = l.buffer(ty.clone(), Place::Input(k));
@@ -52,10 +56,31 @@ struct Lowering<'a> {
     /// Kernels by their text without the name.
     kernels: HashMap<String, usize>,
     /// Symbols whose values are known before the step at hand.
-    known: HashSet<Sym>,
+    known: BTreeSet<Sym>,
 }
 
 impl Lowering<'_> {
+    /// What a node's compute definition relies on is required of every run, where the inputs decide it.
+    fn require(&mut self, n: &Node) {
+        let types: Vec<Type> = n.inputs.iter().map(|v| self.graph.ty(*v).clone()).collect();
+        for d in n.op.requires(&types) {
+            if d.symbols().is_subset(&self.known) && !self.program.requires.contains(&d) {
+                self.program.requires.push(d);
+            }
+        }
+    }
+
+    /// What is known of a symbol in every run: dims aren't negative, and some are required to be larger.
+    fn range(&self, s: &Sym) -> Range {
+        let bound = |d: &Dim| {
+            let (coeff, rest) = d.affine_in(s)?;
+            let (coeff, rest) = (coeff.as_const().filter(|c| *c > 0)?, rest.as_const()?);
+            Some(-floor_div(rest, coeff))
+        };
+        let lo = self.program.requires.iter().filter_map(bound).max().unwrap_or(0);
+        Range::new(lo.max(0), i64::MAX)
+    }
+
     fn buffer(&mut self, ty: Type, place: Place) -> usize {
         self.program.buffers.push(BufferDecl { ty, place });
         self.program.buffers.len() - 1
@@ -63,8 +88,8 @@ impl Lowering<'_> {
 
     /// A buffer for a result: in the arena, or on the heap where its size isn't known before the program runs.
     fn result(&mut self, ty: &Type) -> usize {
-        let inputs: HashSet<Sym> = self.graph.input_symbols().into_iter().map(|(s, _, _)| s).collect();
-        let early = ty.dims.iter().all(|d| d.symbols().is_subset(&inputs.iter().cloned().collect()));
+        let inputs: BTreeSet<Sym> = self.graph.input_symbols().into_iter().map(|(s, _, _)| s).collect();
+        let early = ty.dims.iter().all(|d| d.symbols().is_subset(&inputs));
         let place = if early { Place::Arena(0.into()) } else { Place::Heap };
         self.buffer(ty.clone(), place)
     }
@@ -87,8 +112,10 @@ impl Lowering<'_> {
             _ => {}
         }
         let inputs: Vec<usize> = n.inputs.iter().map(|v| self.buffers[v]).collect();
+        let sizes_known = y.iter().flat_map(|t| &t.dims).all(|d| d.symbols().is_subset(&self.known));
+        let checked = n.op.requires(&x).iter().all(|d| self.program.requires.contains(d));
         match n.op.compute(&x, &y) {
-            Some(c) if y.iter().flat_map(|t| &t.dims).all(|d| d.symbols().is_subset(&self.known_set())) => {
+            Some(c) if sizes_known && checked => {
                 let outputs = self.launches(n.op.keyword(), &c, &inputs, &n.origin)?;
                 self.buffers.extend(n.outputs.iter().copied().zip(outputs));
             }
@@ -106,10 +133,6 @@ impl Lowering<'_> {
             },
         }
         Ok(())
-    }
-
-    fn known_set(&self) -> std::collections::BTreeSet<Sym> {
-        self.known.iter().cloned().collect()
     }
 
     fn host(&mut self, id: NodeId, n: &Node, inputs: Vec<usize>, y: &[Type], reason: String) {
@@ -161,7 +184,10 @@ impl Lowering<'_> {
         out: usize,
         origin: &[Arc<str>],
     ) -> Result<()> {
-        let (_, kernel) = schedule::kernel("", c, self.target)?;
+        let (_, mut kernel) = schedule::kernel("", c, self.target)?;
+        for (s, range) in &mut kernel.symbols {
+            *range = self.range(s);
+        }
         args.push(out);
         let work = c.flops() + self.program.buffers[out].ty.numel();
         self.push(name, kernel, args, work, origin);

@@ -77,6 +77,10 @@ pub fn bind_symbols(g: &Graph, inputs: &[Tensor]) -> Result<HashMap<Sym, i64>> {
             t.shape()
         );
     }
+    for d in &g.requires {
+        let holds = d.eval(&|s| symbols.get(s).copied()).is_none_or(|v| v >= 0);
+        ensure!(holds, "the inputs' dimensions don't fit the model, which requires {d} >= 0");
+    }
     Ok(symbols)
 }
 

@@ -81,6 +81,12 @@ pub trait Operator: Sized {
         None
     }
 
+    /// Expressions that must be at least 0 for the compute definition to stay within its operands; `infer` refuses
+    /// operands for which one can't be.
+    fn requires(&self, _x: &[Type]) -> Vec<Dim> {
+        Vec::new()
+    }
+
     /// A random instance for the differential tests: every attribute and operand type should turn up.
     fn sample(rng: &mut Rng) -> Sample;
 }
@@ -151,6 +157,9 @@ macro_rules! ops {
 
             /// The loops, for operators that build them themselves; its name is empty.
             pub fn kernel(&self, x: &[Type], y: &[Type]) -> Option<Kernel> { match self { $(Op::$name(o) => o.kernel(x, y)),* } }
+
+            /// Expressions that must be at least 0 for the compute definition to stay within its operands.
+            pub fn requires(&self, x: &[Type]) -> Vec<Dim> { match self { $(Op::$name(o) => o.requires(x)),* } }
 
             /// Random instances, one sampler per operator.
             pub const SAMPLERS: &[(&str, fn(&mut Rng) -> Sample)] = &[$(($name::KEYWORD, $name::sample)),*];

@@ -75,6 +75,18 @@ impl Operator for Slice {
         }))
     }
 
+    fn requires(&self, x: &[Type]) -> Vec<Dim> {
+        let mut out = Vec::new();
+        for (k, d) in x[0].dims.iter().enumerate().filter(|(k, _)| !self.sizes[*k].is(0)) {
+            let first = self.starts[k].clone();
+            let last = first.clone() + (self.sizes[k].clone() - 1.into()) * self.steps[k].into();
+            let (low, high) = if self.steps[k] > 0 { (first, last) } else { (last, first) };
+            out.extend([low, d.clone() - 1.into() - high]);
+        }
+        out.retain(|d| !d.is_not_negative());
+        out
+    }
+
     fn sample(rng: &mut Rng) -> Sample {
         let rank = rng.below(4);
         let shape = rng.shape(rank);

@@ -76,6 +76,10 @@ fn graph(p: &mut Parser<'_>, resolve: Resolver<'_>) -> Result<Graph> {
         true => p.list(")", output)?,
         false => result_types(p)?,
     };
+    if p.eat_word("requires") {
+        p.expect("(")?;
+        body.graph.requires = p.list(")", |p| p.dim())?;
+    }
     p.expect("{")?;
     p.nested(|p| {
         while !p.eat_word("return") {

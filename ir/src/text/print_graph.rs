@@ -4,6 +4,7 @@
 //! printed as a hash of their contents, which a parser's caller resolves.
 
 use super::lex::{Name, Quote};
+use crate::dim::Dim;
 use crate::dtype::DType;
 use crate::graph::{Graph, Node, Port, ValueId};
 use crate::op::{AttrValue, Op};
@@ -93,7 +94,12 @@ fn graph(f: &mut Formatter<'_>, g: &Graph, depth: usize) -> Result {
     if !g.name.is_empty() {
         write!(f, " @{}", Name(&g.name, '"'))?;
     }
-    writeln!(f, "({}) -> ({}) {{", ports(g, &g.inputs, &names), ports(g, &g.outputs, &names))?;
+    write!(f, "({}) -> ({}) ", ports(g, &g.inputs, &names), ports(g, &g.outputs, &names))?;
+    if !g.requires.is_empty() {
+        let requires: Vec<String> = g.requires.iter().map(Dim::to_string).collect();
+        write!(f, "requires({}) ", requires.join(", "))?;
+    }
+    f.write_str("{\n")?;
     for (_, n) in g.nodes() {
         indent(f, depth + 1)?;
         node(f, g, n, &names, depth + 1)?;

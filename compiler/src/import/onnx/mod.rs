@@ -22,7 +22,6 @@ mod types;
 pub use table::Operator;
 
 use crate::import::load::Model;
-use aic_ir::dim::Dim;
 use aic_ir::error::{Error, Result};
 use aic_ir::graph::Graph;
 use aic_ir::tensor::Tensor;
@@ -52,8 +51,6 @@ pub struct Imported {
     pub warnings: Vec<String>,
     /// Inputs whose known values were relied on: with other values the graph is another one.
     pub specialised: Vec<String>,
-    /// Expressions over the inputs' symbols that were taken to be at least 0; a run in which one isn't must be refused.
-    pub requires: Vec<Dim>,
 }
 
 /// A node that can't be imported.

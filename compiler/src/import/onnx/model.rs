@@ -77,8 +77,8 @@ pub(super) fn run(model: &Model, options: &ImportOptions) -> Result<(Imported, V
     let mut result = ctx.body.graph;
     result.name = graph.name().to_owned();
     let specialised = ctx.relied.iter().map(|&k| result.inputs[k].name.clone()).collect();
-    let requires = ctx.requires.into_iter().collect();
-    let imported = Imported { graph: result, warnings: ctx.report.warnings, specialised, requires };
+    result.requires = ctx.requires.into_iter().collect();
+    let imported = Imported { graph: result, warnings: ctx.report.warnings, specialised };
     Ok((imported, ctx.report.problems))
 }
 
