@@ -13,6 +13,7 @@ use aic_ir::op::Op;
 use aic_ir::program::{BufferDecl, Place, Port, Program, Step};
 use aic_ir::target::Target;
 use aic_ir::types::Type;
+use aic_ir::verify;
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
@@ -112,30 +113,35 @@ impl Lowering<'_> {
             _ => {}
         }
         let inputs: Vec<usize> = n.inputs.iter().map(|v| self.buffers[v]).collect();
-        let sizes_known = y.iter().flat_map(|t| &t.dims).all(|d| d.symbols().is_subset(&self.known));
-        let checked = n.op.requires(&x).iter().all(|d| self.program.requires.contains(d));
-        match n.op.compute(&x, &y) {
-            Some(c) if sizes_known && checked => {
-                let outputs = self.launches(n.op.keyword(), &c, &inputs, &n.origin)?;
-                self.buffers.extend(n.outputs.iter().copied().zip(outputs));
-            }
-            _ => match n.op.kernel(&x, &y) {
-                Some(kernel) => {
-                    let outputs: Vec<usize> = y.iter().map(|t| self.result(t)).collect();
-                    let work = kernel.params.iter().map(|p| &p.buffer.len).sum();
-                    self.buffers.extend(n.outputs.iter().copied().zip(outputs.iter().copied()));
-                    self.push(n.op.keyword(), kernel, [inputs, outputs].concat(), work, &n.origin);
-                }
-                None => {
-                    let reason = format!("operator {} has no kernel yet", n.op.keyword());
-                    self.host(id, n, inputs, &y, reason);
-                }
-            },
+        match self.launched(n, &x, &y, &inputs)? {
+            Some(outputs) => self.buffers.extend(n.outputs.iter().copied().zip(outputs)),
+            None => self.host(id, n, inputs, &y),
         }
         Ok(())
     }
 
-    fn host(&mut self, id: NodeId, n: &Node, inputs: Vec<usize>, y: &[Type], reason: String) {
+    /// Launches kernels for a node and gives the buffers of its results; `None` where it has none that are safe for
+    /// whatever the extents turn out to be.
+    fn launched(&mut self, n: &Node, x: &[Type], y: &[Type], inputs: &[usize]) -> Result<Option<Vec<usize>>> {
+        let sizes_known = y.iter().flat_map(|t| &t.dims).all(|d| d.symbols().is_subset(&self.known));
+        if !sizes_known || !n.op.requires(x).iter().all(|d| self.program.requires.contains(d)) {
+            return Ok(None);
+        }
+        if let Some(c) = n.op.compute(x, y) {
+            let pieces = split(&c);
+            let kernels: Vec<Kernel> = pieces.iter().map(|p| self.kernel(p)).collect::<Result<_>>()?;
+            let sound = kernels.iter().all(is_sound);
+            return Ok(sound.then(|| self.launches(n, &c, pieces, kernels, inputs)));
+        }
+        let Some(kernel) = n.op.kernel(x, y).filter(is_sound) else { return Ok(None) };
+        let outputs: Vec<usize> = y.iter().map(|t| self.result(t)).collect();
+        let work = kernel.params.iter().map(|p| &p.buffer.len).sum();
+        self.push(n, kernel, [inputs, &outputs].concat(), work);
+        Ok(Some(outputs))
+    }
+
+    fn host(&mut self, id: NodeId, n: &Node, inputs: Vec<usize>, y: &[Type]) {
+        let reason = format!("operator {} has no kernel for these operands", n.op.keyword());
         let outputs: Vec<usize> = y.iter().map(|t| self.result(t)).collect();
         let mut defines = Vec::new();
         for (k, t) in y.iter().enumerate() {
@@ -151,51 +157,42 @@ impl Lowering<'_> {
         self.program.steps.push(Step::Host { node: id, inputs, outputs, defines, reason });
     }
 
-    /// One launch per reduction or map of a compute; gives the buffers of its outputs.
-    fn launches(
-        &mut self,
-        name: &str,
-        c: &Compute,
-        inputs: &[usize],
-        origin: &[Arc<str>],
-    ) -> Result<Vec<usize>> {
-        let mut stages: Vec<Option<usize>> = vec![None; c.stages.len()];
-        for piece in split(c) {
-            let args: Vec<usize> = piece
-                .sources
-                .iter()
-                .filter_map(|s| match s {
-                    Source::Input(k) => inputs.get(*k).copied(),
-                    Source::Stage(k) => stages[*k],
-                })
-                .collect();
-            let out = self.result(&c.stages[piece.result].ty());
-            stages[piece.result] = Some(out);
-            self.launch(name, &piece.compute, args, out, origin)?;
-        }
-        Ok(c.outputs.iter().filter_map(|&k| stages[k]).collect())
-    }
-
-    fn launch(
-        &mut self,
-        name: &str,
-        c: &Compute,
-        mut args: Vec<usize>,
-        out: usize,
-        origin: &[Arc<str>],
-    ) -> Result<()> {
-        let (_, mut kernel) = schedule::kernel("", c, self.target)?;
+    /// The kernel of a piece, with what is known of its symbols.
+    fn kernel(&self, piece: &Piece) -> Result<Kernel> {
+        let (_, mut kernel) = schedule::kernel("", &piece.compute, self.target)?;
         for (s, range) in &mut kernel.symbols {
             *range = self.range(s);
         }
-        args.push(out);
-        let work = c.flops() + self.program.buffers[out].ty.numel();
-        self.push(name, kernel, args, work, origin);
-        Ok(())
+        Ok(kernel)
+    }
+
+    /// One launch per reduction or map of a compute; gives the buffers of its outputs.
+    fn launches(
+        &mut self,
+        n: &Node,
+        c: &Compute,
+        pieces: Vec<Piece>,
+        kernels: Vec<Kernel>,
+        inputs: &[usize],
+    ) -> Vec<usize> {
+        let mut stages: Vec<Option<usize>> = vec![None; c.stages.len()];
+        for (piece, kernel) in pieces.iter().zip(kernels) {
+            let source = |s: &Source| match s {
+                Source::Input(k) => inputs.get(*k).copied(),
+                Source::Stage(k) => stages[*k],
+            };
+            let mut args: Vec<usize> = piece.sources.iter().filter_map(source).collect();
+            let out = self.result(&c.stages[piece.result].ty());
+            stages[piece.result] = Some(out);
+            args.push(out);
+            let work = piece.compute.flops() + self.program.buffers[out].ty.numel();
+            self.push(n, kernel, args, work);
+        }
+        c.outputs.iter().filter_map(|&k| stages[k]).collect()
     }
 
     /// Adds a launch; an equal kernel that is there already serves again.
-    fn push(&mut self, name: &str, kernel: Kernel, args: Vec<usize>, work: Dim, origin: &[Arc<str>]) {
+    fn push(&mut self, n: &Node, kernel: Kernel, args: Vec<usize>, work: Dim) {
         let key = format!("{kernel:?}");
         let next = self.program.kernels.len();
         let at = *self.kernels.entry(key).or_insert(next);
@@ -205,10 +202,10 @@ impl Lowering<'_> {
             symbols: kernel.symbols.iter().map(|(s, _)| Dim::sym(s)).collect(),
             extent: kernel.parallel_extent(),
             work,
-            origin: origin.to_vec(),
+            origin: n.origin.clone(),
         });
         if at == next {
-            self.program.kernels.push(Kernel { name: format!("{name}_{at}"), ..kernel });
+            self.program.kernels.push(Kernel { name: format!("{}_{at}", n.op.keyword()), ..kernel });
         }
     }
 
@@ -228,6 +225,11 @@ impl Lowering<'_> {
         };
         self.program.outputs.push(Port { name: name.into(), ty, buffer });
     }
+}
+
+/// Whether a kernel keeps the contract whatever its symbols are. Without symbols it always does, which tests check.
+fn is_sound(k: &Kernel) -> bool {
+    k.symbols.is_empty() || verify::kernel(k).is_empty()
 }
 
 /// A part of a compute that is one kernel.
