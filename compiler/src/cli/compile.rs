@@ -101,7 +101,7 @@ fn program(source: &Source, args: &Args, cpu: &CpuOptions) -> Result<Program> {
     let options = ImportOptions { dims: args.model.dims()?, ..ImportOptions::default() };
     let imported = source.import(&options)?;
     imported.warnings.iter().for_each(|w| print::warning(w));
-    Ok(Program { requires: imported.requires, ..driver::lower(imported.graph, cpu)? })
+    driver::lower(imported.graph, cpu)
 }
 
 /// What was asked for, or else what the name of the file says.
