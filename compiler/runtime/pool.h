@@ -19,8 +19,12 @@
 #include <time.h>
 #include <unistd.h>
 
-/* Both fit into the low bits of the word below. */
-enum { POOL_MAX_THREADS = 1024, POOL_ACTIVE_BITS = 16, POOL_SPIN_NS = 50000 };
+enum {
+    POOL_MAX_THREADS = 1024,
+    POOL_ACTIVE_BITS = 16, /* enough for them */
+    POOL_SPIN_NS = 50000,
+    POOL_STACK_BYTES = 4 << 20 /* kernels keep up to 1 MB there */
+};
 
 typedef struct {
     uint32_t n_threads; /* including the caller's */
@@ -179,7 +183,25 @@ static void pool_stop(pool *p)
     free(p->workers);
 }
 
-/* Starts n_threads - 1 threads, which take no signals. After a failure the pool must be stopped. */
+/* Starts a thread for each worker. Signals are left to the process's own threads. */
+static void pool_start_workers(pool *p)
+{
+    pthread_attr_t attributes;
+    if (pthread_attr_init(&attributes)) return;
+    pthread_attr_setstacksize(&attributes, POOL_STACK_BYTES);
+    sigset_t all, before;
+    sigfillset(&all);
+    pthread_sigmask(SIG_SETMASK, &all, &before);
+    for (uint32_t i = 0; i + 1 < p->n_threads; i++) {
+        p->workers[i] = (pool_worker){p, i + 1};
+        if (pthread_create(&p->threads[i], &attributes, pool_worker_main, &p->workers[i])) break;
+        p->n_started++;
+    }
+    pthread_sigmask(SIG_SETMASK, &before, NULL);
+    pthread_attr_destroy(&attributes);
+}
+
+/* Starts n_threads - 1 threads. After a failure the pool must be stopped. */
 static bool pool_start(pool *p, uint32_t n_threads)
 {
     p->n_threads = n_threads;
@@ -192,15 +214,7 @@ static bool pool_start(pool *p, uint32_t n_threads)
     pthread_mutex_init(&p->mutex, NULL);
     pthread_cond_init(&p->wake, NULL);
     pthread_cond_init(&p->done, NULL);
-    sigset_t all, before;
-    sigfillset(&all);
-    pthread_sigmask(SIG_SETMASK, &all, &before);
-    for (uint32_t i = 0; i + 1 < n_threads; i++) {
-        p->workers[i] = (pool_worker){p, i + 1};
-        if (pthread_create(&p->threads[i], NULL, pool_worker_main, &p->workers[i])) break;
-        p->n_started++;
-    }
-    pthread_sigmask(SIG_SETMASK, &before, NULL);
+    pool_start_workers(p);
     return p->n_started == n_threads - 1;
 }
 
