@@ -33,7 +33,7 @@ fn matmul(c: &mut Ctx) -> Result<Outputs> {
 }
 
 /// `alpha * a' * b' + beta * c`
-fn gemm(c: &mut Ctx) -> Result<Outputs> {
+pub(super) fn gemm(c: &mut Ctx) -> Result<Outputs> {
     let (mut a, mut b) = (c.input(0)?, c.input(1)?);
     if c.flag("transA", false)? {
         a = c.transpose_last(a)?;

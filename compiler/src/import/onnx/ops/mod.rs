@@ -2,6 +2,7 @@
 
 mod activation;
 mod attention;
+mod contrib;
 mod control;
 mod conv;
 mod einsum;
@@ -47,4 +48,5 @@ pub(super) const FAMILIES: &[&[Operator]] = &[
     image::OPERATORS,
     resize::OPERATORS,
     loss::OPERATORS,
+    contrib::OPERATORS,
 ];

@@ -27,13 +27,13 @@ pub(super) const OPERATORS: &[Operator] = &[
 ];
 
 /// Mean and variance along axes, which stay with extent 1; and the differences from the mean.
-struct Moments {
-    mean: ValueId,
-    variance: ValueId,
-    centred: ValueId,
+pub(super) struct Moments {
+    pub mean: ValueId,
+    pub variance: ValueId,
+    pub centred: ValueId,
 }
 
-fn moments(c: &mut Ctx, x: ValueId, axes: &[usize]) -> Result<Moments> {
+pub(super) fn moments(c: &mut Ctx, x: ValueId, axes: &[usize]) -> Result<Moments> {
     let mean = c.mean(x, axes, true)?;
     let centred = c.minus(x, mean)?;
     let squares = c.times(centred, centred)?;
@@ -42,7 +42,7 @@ fn moments(c: &mut Ctx, x: ValueId, axes: &[usize]) -> Result<Moments> {
 }
 
 /// `1 / sqrt(x + epsilon)`
-fn inverse_root(c: &mut Ctx, x: ValueId, epsilon: f64) -> Result<ValueId> {
+pub(super) fn inverse_root(c: &mut Ctx, x: ValueId, epsilon: f64) -> Result<ValueId> {
     let shifted = c.shifted(x, epsilon)?;
     let root = c.sqrt(shifted)?;
     c.reciprocal(root)
@@ -138,7 +138,7 @@ fn trailing_axes(c: &Ctx, x: ValueId) -> Result<Vec<usize>> {
     Ok((c.axis(c.int_or("axis", -1)?, rank)?..rank).collect())
 }
 
-fn layer(c: &mut Ctx) -> Result<Outputs> {
+pub(super) fn layer(c: &mut Ctx) -> Result<Outputs> {
     let (x, scale, bias) = (c.input(0)?, c.input(1)?, c.optional(2)?);
     let (stash, axes) = (stash_type(c, x)?, trailing_axes(c, x)?);
     let wide = c.cast(x, stash)?;
@@ -176,7 +176,7 @@ pub(super) fn root_mean_square(c: &mut Ctx, x: ValueId, axes: &[usize], epsilon:
     c.times(x, inverse)
 }
 
-fn rms(c: &mut Ctx) -> Result<Outputs> {
+pub(super) fn rms(c: &mut Ctx) -> Result<Outputs> {
     let (x, scale) = (c.input(0)?, c.input(1)?);
     let (stash, axes) = (stash_type(c, x)?, trailing_axes(c, x)?);
     let wide = c.cast(x, stash)?;

@@ -5,7 +5,7 @@
 use super::conv::{convolution, with_bias};
 use super::matmul::numpy_matmul;
 use crate::import::onnx::ctx::{Ctx, Outputs};
-use crate::import::onnx::table::{Operator, op};
+use crate::import::onnx::table::{Operator, contrib, op};
 use crate::import::proto::DataType;
 use aic_ir::compute::ReduceOp;
 use aic_ir::dim::Dim;
@@ -23,6 +23,9 @@ pub(super) const OPERATORS: &[Operator] = &[
     op("QLinearConv", 10, q_linear_conv),
     op("QLinearMatMul", 10, q_linear_matmul),
     op("QuantizeLinear", 10, quantize_linear),
+    contrib("DequantizeLinear", dequantize_linear),
+    contrib("MatMulNBits", matmul_n_bits),
+    contrib("QuantizeLinear", quantize_linear),
 ];
 
 /// What a quantised type is held in, its range, and the type itself where it is narrower.
@@ -247,4 +250,63 @@ fn q_linear_conv(c: &mut Ctx) -> Result<Outputs> {
     let product = c.times(x_scale, w_scale)?;
     let scale = c.divide(product, y_scale)?;
     Ok(requantised(c, sums, scale, zero)?.into())
+}
+
+/// ONNX Runtime's product with a matrix `[columns, blocks, bytes]` of 2, 4 or 8 bits per element, the first element in
+/// the lowest bits. Scales and zero points are per block.
+fn matmul_n_bits(c: &mut Ctx) -> Result<Outputs> {
+    c.only_attributes(&["K", "N", "accuracy_level", "bits", "block_size"])?;
+    ensure!(c.optional(4)?.is_none(), "the input `g_idx` is not supported");
+    let (a, packed, scales) = (c.input(0)?, c.input(1)?, c.input(2)?);
+    let rows = c.required("K", c.int("K")?)?;
+    let columns = c.required("N", c.int("N")?)?;
+    let block = c.required("block_size", c.int("block_size")?)?;
+    let bits = c.int_or("bits", 4)?;
+    ensure!(matches!(bits, 2 | 4 | 8), "expected 2, 4 or 8 bits, found {bits}");
+    ensure!(rows > 0 && columns > 0 && block > 0 && block <= 1 << 20, "K, N and block_size must be positive");
+    ensure!(c.dtype(packed) == DType::U8, "the matrix must be of u8, found {}", c.ty(packed));
+    let blocks = (rows + block - 1) / block;
+    let per_block = [columns.into(), blocks.into(), 1.into()];
+    let elements = unpacked(c, packed, bits, vec![columns.into(), blocks.into(), block.into()])?;
+    let elements = c.cast(elements, DType::F32)?;
+    let zero = match c.optional(3)? {
+        Some(zero) if c.dtype(zero) == DType::U8 => {
+            let bytes = (blocks * bits + 7) / 8;
+            let all = unpacked(c, zero, bits, vec![columns.into(), (bytes * 8 / bits).into()])?;
+            let used = c.slice(all, 1, 0, blocks)?;
+            c.reshape(used, per_block.to_vec())?
+        }
+        Some(zero) => c.reshape(zero, per_block.to_vec())?,
+        None => c.number((1 << (bits - 1)) as f64, DType::F32),
+    };
+    let zero = c.cast(zero, DType::F32)?;
+    let centred = c.minus(elements, zero)?;
+    let scales = c.reshape(scales, per_block.to_vec())?;
+    let scales = c.cast(scales, DType::F32)?;
+    let blocks_of_floats = c.times(centred, scales)?;
+    let all = c.reshape(blocks_of_floats, vec![columns.into(), (blocks * block).into()])?;
+    let matrix = c.slice(all, 1, 0, rows)?;
+    let matrix = c.transpose_last(matrix)?;
+    let matrix = c.cast(matrix, c.dtype(a))?;
+    let y = c.matmul(a, matrix)?;
+    match c.optional(5)? {
+        Some(bias) => Ok(c.plus(y, bias)?.into()),
+        None => Ok(y.into()),
+    }
+}
+
+/// Elements of so many bits, the first in the lowest bits of each byte, under the given extents.
+fn unpacked(c: &mut Ctx, bytes: ValueId, bits: i64, shape: Vec<Dim>) -> Result<ValueId> {
+    if bits == 8 {
+        return c.reshape(bytes, shape);
+    }
+    let last = c.rank(bytes);
+    let mut parts = Vec::new();
+    for k in 0..8 / bits {
+        let shifted = c.with_number(ScalarFn::Shr, bytes, (k * bits) as f64)?;
+        let part = c.with_number(ScalarFn::BitAnd, shifted, ((1 << bits) - 1) as f64)?;
+        parts.push(c.unsqueeze(part, &[last])?);
+    }
+    let together = c.concat(&parts, last)?;
+    c.reshape(together, shape)
 }

@@ -93,11 +93,16 @@ struct Cell {
 }
 
 impl Cell {
-    fn activate(&self, c: &mut Ctx, k: usize, x: ValueId) -> Result<ValueId> {
-        let x = match self.clip {
-            Some(clip) => c.clamp(x, -clip, clip)?,
-            None => x,
+    /// Activation `k` of gates, which are clipped before it.
+    fn activate(&self, c: &mut Ctx, k: usize, gates: ValueId) -> Result<ValueId> {
+        let clipped = match self.clip {
+            Some(clip) => c.clamp(gates, -clip, clip)?,
+            None => gates,
         };
+        self.function(c, k, clipped)
+    }
+
+    fn function(&self, c: &mut Ctx, k: usize, x: ValueId) -> Result<ValueId> {
         let Activation { name, alpha, beta } = &self.activations[k];
         activation::named(c, x, name, *alpha, *beta)
     }
@@ -192,7 +197,7 @@ impl Cell {
         let output = self.gates(c, sum, 1, 1)?;
         let output = peep(c, output, 1, cell)?;
         let output = self.activate(c, 0, output)?;
-        let shown = self.activate(c, 2, cell)?;
+        let shown = self.function(c, 2, cell)?;
         Ok(vec![c.times(output, shown)?, cell])
     }
 }
