@@ -18,7 +18,7 @@ use aic_ir::program::{Program, Step};
 use aic_ir::target::Target;
 use aic_ir::tensor::Tensor;
 use aic_ir::types::Type;
-use aic_ir::{bail, eval, text};
+use aic_ir::{bail, eval, text, verify};
 use aic_passes::pipeline;
 use std::collections::{BTreeSet, HashMap};
 use std::path::Path;
@@ -50,7 +50,9 @@ impl Source {
         let failed = |error: Error| error.context(path.display());
         let bytes = file::map(path)?;
         let text = std::str::from_utf8(&bytes).map_err(|e| failed(Error::new(format!("not text: {e}"))))?;
-        text::parse_graph(text).map(|graph| Source::Text(named_ports(graph))).map_err(failed)
+        let graph = text::parse_graph(text).map_err(failed)?;
+        verify::report("the graph", &verify::graph(&graph)).map_err(failed)?;
+        Ok(Source::Text(named_ports(graph)))
     }
 
     /// The inputs, in the order in which they are numbered; an ONNX model's initializers are none.

@@ -4,8 +4,8 @@
 //! and an element expression; it may load the inputs and earlier stages:
 //!
 //! ```text
-//! stage %s0 : f32[i: 4, j: 8] = sum[k: 16] mul(%0[i, k], %1[k, j])
-//! stage %s1 : f32[i: 4, j: 8] = max(%s0[i, j], 0.0)
+//! stage %s0: f32[i: 4, j: 8] = sum[k: 16] mul(%0[i, k], %1[k, j])
+//! stage %s1: f32[i: 4, j: 8] = max(%s0[i, j], f32(0.0))
 //! ```
 //!
 //! Invariants: expressions are well typed; a stage loads earlier stages only; every load lies within its operand

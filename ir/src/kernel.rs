@@ -4,9 +4,9 @@
 //! and memory scopes are explicit: a backend adds nothing but instruction selection. `text` prints and parses it,
 //! `verify` states its contract, `eval` runs it.
 //!
-//! Invariants (checked by `verify::kernel`): variable names are unique; every expression is well typed; every access
-//! is proved to lie within its buffer by the ranges of the variables in it, or carries a mask; buffers in registers
-//! are indexed by constants after unrolling; 16-bit floats occur in loads, stores and casts only.
+//! The invariants are those of [`verify::kernel`](crate::verify::kernel): among them, names are unique in their scope,
+//! every access without a mask is proved to lie within its buffer, and 16-bit floats are moved and cast but never
+//! computed with.
 
 use crate::compute::ReduceOp;
 use crate::dim::{Dim, Range, Sym};

@@ -85,7 +85,7 @@ fn copy(out: &mut Graph, g: &Graph, n: &Node, x: &[ValueId]) -> Result<Vec<Value
 pub fn fold(g: &Graph) -> Result<Graph> {
     g.rebuild(|out, _, n, x| {
         let operands: Option<Vec<Tensor>> = x.iter().map(|v| out.as_const(*v).cloned()).collect();
-        let foldable = !matches!(n.op, Op::Const(_)) && !has_effects(&n.op);
+        let foldable = !matches!(n.op, Op::Const(_)) && !has_effects(&n.op) && !mentions_symbols(&n.op);
         if let (Some(operands), true) = (operands, foldable) {
             let sizes: Option<Vec<usize>> = n
                 .outputs
@@ -109,6 +109,16 @@ pub fn fold(g: &Graph) -> Result<Graph> {
 
 fn has_effects(op: &Op) -> bool {
     matches!(op.keyword(), "random" | "if" | "loop" | "scan")
+}
+
+/// Whether the values of symbols decide what it computes.
+fn mentions_symbols(op: &Op) -> bool {
+    let found = std::cell::Cell::new(false);
+    let _ = op.subst(&|_| {
+        found.set(true);
+        None
+    });
+    found.get()
 }
 
 /// Removes nodes that no output needs.
