@@ -12,10 +12,30 @@ use inkwell::memory_buffer::MemoryBuffer;
 use inkwell::module::Module;
 use inkwell::passes::PassBuilderOptions;
 use inkwell::values::InstructionOpcode;
+use std::collections::BTreeMap;
 use std::fmt::Write;
+use std::sync::{Mutex, PoisonError};
 
-/// Asks LLVM about every instruction set in the machine's table.
+/// Answers that took LLVM some time, by the CPU's name: they don't change.
+static KNOWN: Mutex<BTreeMap<String, CpuFeatures>> = Mutex::new(BTreeMap::new());
+
+/// What the machine's CPU has of the instruction sets in the table. The list that comes with this machine's own CPU is
+/// complete; for others LLVM is asked.
 pub(super) fn features(machine: &Machine) -> Result<CpuFeatures> {
+    if !machine.features.is_empty() {
+        let listed: Vec<&str> = machine.features.split(',').filter_map(|f| f.strip_prefix('+')).collect();
+        return Ok(summary(|_, name| listed.contains(&name)));
+    }
+    let mut known = KNOWN.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some(features) = known.get(&machine.cpu) {
+        return Ok(features.clone());
+    }
+    let features = ask(machine)?;
+    known.insert(machine.cpu.clone(), features.clone());
+    Ok(features)
+}
+
+fn ask(machine: &Machine) -> Result<CpuFeatures> {
     let context = Context::create();
     let text = questions(machine);
     let buffer = MemoryBuffer::create_from_memory_range_copy(text.as_bytes(), "features");
@@ -23,29 +43,32 @@ pub(super) fn features(machine: &Machine) -> Result<CpuFeatures> {
     machine.describe(&module);
     let inliner = "cgscc(inline)";
     module.run_passes(inliner, &machine.machine, PassBuilderOptions::create()).map_err(failed)?;
+    Ok(summary(|i, _| was_inlined(&module, i)))
+}
+
+/// From the answer for each line of the table.
+fn summary(has: impl Fn(usize, &str) -> bool) -> CpuFeatures {
     let all = x86::FEATURES.iter().enumerate();
-    let names: Vec<&str> = all.filter(|(i, _)| was_inlined(&module, *i)).map(|(_, name)| *name).collect();
-    let has = |name| names.contains(&name);
+    let names: Vec<&str> = all.filter(|(i, name)| has(*i, name)).map(|(_, name)| *name).collect();
     let vector_bytes = match () {
-        _ if has("avx512f") => 64,
-        _ if has("avx") => 32,
+        _ if names.contains(&"avx512f") => 64,
+        _ if names.contains(&"avx") => 32,
         _ => 16,
     };
-    Ok(CpuFeatures { vector_bytes, fma: has("fma"), f16c: has("f16c"), names })
+    CpuFeatures { vector_bytes, fma: names.contains(&"fma"), f16c: names.contains(&"f16c"), names }
 }
 
 fn questions(machine: &Machine) -> String {
     let mut text = String::new();
-    let Machine { cpu, features, .. } = machine;
+    let cpu = &machine.cpu;
     for (i, name) in x86::FEATURES.iter().enumerate() {
-        let with = if features.is_empty() { format!("+{name}") } else { format!("{features},+{name}") };
         // Writing to a string cannot fail.
         let _ = write!(
             text,
-            "define internal void @needs{i}() \"target-cpu\"=\"{cpu}\" \"target-features\"=\"{with}\" {{
+            "define internal void @needs{i}() \"target-cpu\"=\"{cpu}\" \"target-features\"=\"+{name}\" {{
                ret void
              }}
-             define void @has{i}() \"target-cpu\"=\"{cpu}\" \"target-features\"=\"{features}\" {{
+             define void @has{i}() \"target-cpu\"=\"{cpu}\" {{
                call void @needs{i}()
                ret void
              }}
