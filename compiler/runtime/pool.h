@@ -1,11 +1,16 @@
 /* The threads of one session.
  *
- * The thread that calls pool_run is number 0 and works too. A launch is published by changing one word, which holds a
- * count of launches and how many threads take part; those that don't may miss it. Waiting is spinning for some
- * microseconds, then sleeping on a condition variable; without a core for each thread it is sleeping at once.
+ * The thread that calls pool_run is number 0 and works too. A launch is cut into as many equal slices as threads take
+ * part; slice t is meant for thread t, but whoever is done takes over what others haven't begun, so that nobody waits
+ * for a thread that the system hasn't run yet.
  *
- * The two sides of each wait are ordered by sequentially consistent operations: who waits says so, then looks at the
- * word; who changes the word looks afterwards whether somebody waits. So no wake-up is lost. */
+ * A launch is published by changing one word, which holds the number of the launch and of its threads. Waiting is
+ * spinning for some microseconds, then sleeping on a condition variable; without a core for each thread it is sleeping
+ * at once. The two sides of each wait are ordered by sequentially consistent operations: who waits says so, then looks
+ * at the word; who changes the word looks afterwards whether somebody waits. So no wake-up is lost.
+ *
+ * A slice is claimed by raising its `claimed` to the number of the launch. A launch ends when all its slices have been
+ * claimed and run, so a thread that comes late claims nothing, and only who has claimed a slice reads the launch. */
 #ifndef AIC_POOL_H
 #define AIC_POOL_H
 
@@ -16,6 +21,7 @@
 #include <stdatomic.h>
 #include <stdbool.h>
 #include <stdlib.h>
+#include <string.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -26,12 +32,18 @@ enum {
     POOL_STACK_BYTES = 4 << 20 /* kernels keep up to 1 MB there */
 };
 
-typedef struct {
+typedef struct pool_worker {
+    _Alignas(64) _Atomic uint64_t claimed; /* the last launch whose slice of this number was begun */
+    struct pool *pool;
+    uint32_t index;
+    pthread_t thread;
+} pool_worker;
+
+typedef struct pool {
     uint32_t n_threads; /* including the caller's */
     uint32_t n_started;
     bool spin;
-    pthread_t *threads;
-    struct pool_worker *workers;
+    pool_worker *workers; /* the first stands for the caller */
     pthread_mutex_t mutex;
     pthread_cond_t wake, done;
 
@@ -41,15 +53,10 @@ typedef struct {
     int64_t extent;
 
     _Alignas(64) _Atomic uint64_t word;    /* launches << POOL_ACTIVE_BITS | threads that take part; 0 of them: end */
-    _Alignas(64) _Atomic uint32_t pending; /* threads that haven't finished the launch, without the caller's */
+    _Alignas(64) _Atomic uint32_t pending; /* slices that haven't been run */
     _Alignas(64) _Atomic uint32_t sleepers;
     _Atomic uint32_t caller_sleeps;
 } pool;
-
-typedef struct pool_worker {
-    pool *pool;
-    uint32_t index;
-} pool_worker;
 
 /* The number of cores that this process may use. */
 static uint32_t pool_cores(void)
@@ -78,12 +85,35 @@ static inline int64_t pool_clock(void)
     return (int64_t)now.tv_sec * 1000000000 + now.tv_nsec;
 }
 
-/* Thread t's share of the iterations: as equal as can be, in order. */
+/* Slice t of n: as equal as can be, in order. */
 static void pool_slice(const pool *p, uint32_t t, uint32_t n)
 {
     int64_t share = p->extent / n, rest = p->extent % n;
     int64_t begin = share * t + (t < rest ? t : rest);
     p->kernel(p->buffers, p->symbols, begin, begin + share + (t < rest));
+}
+
+static bool pool_claim(pool_worker *w, uint64_t launch)
+{
+    uint64_t claimed = atomic_load_explicit(&w->claimed, memory_order_relaxed);
+    return claimed < launch && atomic_compare_exchange_strong(&w->claimed, &claimed, launch);
+}
+
+/* Runs the slices of a launch that nobody has begun, thread `index`'s own first. */
+static void pool_work(pool *p, uint32_t index, uint64_t word)
+{
+    uint64_t launch = word >> POOL_ACTIVE_BITS;
+    uint32_t active = word & ((1 << POOL_ACTIVE_BITS) - 1);
+    for (uint32_t i = 0; i < active; i++) {
+        uint32_t t = (index + i) % active;
+        if (!pool_claim(&p->workers[t], launch)) continue;
+        pool_slice(p, t, active);
+        if (atomic_fetch_sub(&p->pending, 1) == 1 && atomic_load(&p->caller_sleeps)) {
+            pthread_mutex_lock(&p->mutex);
+            pthread_cond_signal(&p->done);
+            pthread_mutex_unlock(&p->mutex);
+        }
+    }
 }
 
 /* Waits until the word differs from `seen`; returns it. */
@@ -108,34 +138,29 @@ static uint64_t pool_next(pool *p, uint64_t seen)
 static void *pool_worker_main(void *argument)
 {
     pool_worker *self = argument;
-    pool *p = self->pool;
     for (uint64_t word = 1;;) {
-        word = pool_next(p, word);
+        word = pool_next(self->pool, word);
         uint32_t active = word & ((1 << POOL_ACTIVE_BITS) - 1);
         if (active == 0) return NULL;
-        if (self->index >= active) continue;
-        pool_slice(p, self->index, active);
-        if (atomic_fetch_sub(&p->pending, 1) == 1 && atomic_load(&p->caller_sleeps)) {
-            pthread_mutex_lock(&p->mutex);
-            pthread_cond_signal(&p->done);
-            pthread_mutex_unlock(&p->mutex);
-        }
+        if (self->index < active) pool_work(self->pool, self->index, word);
     }
 }
 
-/* Publishes a launch for `active` threads, or with 0 the end. */
-static void pool_publish(pool *p, uint32_t active)
+/* Publishes a launch for `active` threads, or with 0 the end; gives the word. */
+static uint64_t pool_publish(pool *p, uint32_t active)
 {
     uint64_t launches = atomic_load_explicit(&p->word, memory_order_relaxed) >> POOL_ACTIVE_BITS;
-    atomic_store(&p->word, (launches + 1) << POOL_ACTIVE_BITS | active);
+    uint64_t word = (launches + 1) << POOL_ACTIVE_BITS | active;
+    atomic_store(&p->word, word);
     if (atomic_load(&p->sleepers)) {
         pthread_mutex_lock(&p->mutex);
         pthread_cond_broadcast(&p->wake);
         pthread_mutex_unlock(&p->mutex);
     }
+    return word;
 }
 
-/* Waits until all other threads have finished the launch. */
+/* Waits until all slices have been run. */
 static void pool_join(pool *p)
 {
     for (int64_t end = p->spin ? pool_clock() + POOL_SPIN_NS : 0; pool_clock() < end;) {
@@ -163,9 +188,8 @@ static void pool_run(pool *p, uint32_t active, aic_kernel_fn kernel, void *const
     p->buffers = buffers;
     p->symbols = symbols;
     p->extent = extent;
-    atomic_store_explicit(&p->pending, active - 1, memory_order_relaxed);
-    pool_publish(p, active);
-    pool_slice(p, 0, active);
+    atomic_store_explicit(&p->pending, active, memory_order_relaxed);
+    pool_work(p, 0, pool_publish(p, active));
     pool_join(p);
 }
 
@@ -173,17 +197,16 @@ static void pool_run(pool *p, uint32_t active, aic_kernel_fn kernel, void *const
 static void pool_stop(pool *p)
 {
     if (p->n_started > 0) pool_publish(p, 0);
-    for (uint32_t i = 0; i < p->n_started; i++) pthread_join(p->threads[i], NULL);
-    if (p->threads) {
+    for (uint32_t i = 0; i < p->n_started; i++) pthread_join(p->workers[i + 1].thread, NULL);
+    if (p->workers) {
         pthread_cond_destroy(&p->done);
         pthread_cond_destroy(&p->wake);
         pthread_mutex_destroy(&p->mutex);
     }
-    free(p->threads);
     free(p->workers);
 }
 
-/* Starts a thread for each worker. Signals are left to the process's own threads. */
+/* Starts a thread for each worker but the first. Signals are left to the process's own threads. */
 static void pool_start_workers(pool *p)
 {
     pthread_attr_t attributes;
@@ -192,10 +215,10 @@ static void pool_start_workers(pool *p)
     sigset_t all, before;
     sigfillset(&all);
     pthread_sigmask(SIG_SETMASK, &all, &before);
-    for (uint32_t i = 0; i + 1 < p->n_threads; i++) {
-        p->workers[i] = (pool_worker){p, i + 1};
-        if (pthread_create(&p->threads[i], &attributes, pool_worker_main, &p->workers[i])) break;
-        p->n_started++;
+    for (uint32_t i = 1; i < p->n_threads; i++, p->n_started++) {
+        p->workers[i].pool = p;
+        p->workers[i].index = i;
+        if (pthread_create(&p->workers[i].thread, &attributes, pool_worker_main, &p->workers[i])) break;
     }
     pthread_sigmask(SIG_SETMASK, &before, NULL);
     pthread_attr_destroy(&attributes);
@@ -208,9 +231,10 @@ static bool pool_start(pool *p, uint32_t n_threads)
     p->spin = n_threads <= pool_cores();
     atomic_store(&p->word, 1);
     if (n_threads <= 1) return true;
-    p->workers = calloc(n_threads, sizeof *p->workers);
-    p->threads = p->workers ? calloc(n_threads, sizeof *p->threads) : NULL;
-    if (!p->threads) return false;
+    size_t size = n_threads * sizeof *p->workers;
+    p->workers = aligned_alloc(_Alignof(pool_worker), size);
+    if (!p->workers) return false;
+    memset(p->workers, 0, size);
     pthread_mutex_init(&p->mutex, NULL);
     pthread_cond_init(&p->wake, NULL);
     pthread_cond_init(&p->done, NULL);
