@@ -2,7 +2,8 @@
 //!
 //! `AIC_ONNX_SUITE=DIR cargo run --example suite [-- FILTER ..]`: `DIR` holds folders `KIND/CASE` with `model.onnx` and
 //! `test_data_set_0/{input,output}_K.pb`. With filters, only cases whose name contains one of them are run, and every
-//! failure is shown; a filter `=NAME` asks for one case. Values are compared as the official runner does.
+//! failure is shown; a filter `=NAME` asks for one case. With `--dynamic` the importer isn't told the shapes and small
+//! values of the inputs. Values are compared as the official runner does, plus one part in a million of the largest.
 
 use aic::import::load::{Model, load_model, read_message};
 use aic::import::onnx::{ImportOptions, import};
@@ -30,7 +31,9 @@ fn main() {
         eprintln!("set AIC_ONNX_SUITE to the folder of the cases");
         std::process::exit(2);
     };
-    let filters: Vec<String> = std::env::args().skip(1).collect();
+    let (flags, filters): (Vec<String>, Vec<String>) =
+        std::env::args().skip(1).partition(|a| a.starts_with("--"));
+    let dynamic = flags.iter().any(|f| f == "--dynamic");
     let selected = |name: &str| {
         filters.is_empty()
             || filters.iter().any(|f| f.strip_prefix('=').map_or(name.contains(f), |f| f == name))
@@ -43,7 +46,7 @@ fn main() {
         if !selected(&name) {
             continue;
         }
-        let outcome = catch_unwind(AssertUnwindSafe(|| run(&case))).unwrap_or_else(|panic| {
+        let outcome = catch_unwind(AssertUnwindSafe(|| run(&case, dynamic))).unwrap_or_else(|panic| {
             let text = panic.downcast_ref::<String>().cloned();
             Outcome::Panic(text.or(panic.downcast_ref::<&str>().map(|s| s.to_string())).unwrap_or_default())
         });
@@ -88,12 +91,12 @@ fn cases(suite: &Path) -> Vec<PathBuf> {
     cases
 }
 
-fn run(case: &Path) -> Outcome {
+fn run(case: &Path, dynamic: bool) -> Outcome {
     let (model, inputs, expected) = match read_case(case) {
         Ok(case) => case,
         Err(error) => return Outcome::Unsupported(error.to_string()),
     };
-    match interpret(&model, &inputs) {
+    match interpret(&model, &inputs, dynamic) {
         Err(error) => Outcome::Unsupported(error.to_string()),
         Ok(outputs) => match expected.iter().zip(&outputs).find_map(|(e, o)| difference(e, o)) {
             None if expected.len() == outputs.len() => Outcome::Pass,
@@ -126,13 +129,14 @@ fn read_tensor(model: &Model, path: &Path) -> Result<Tensor> {
     Tensor::new(dtype, proto.dims.iter().map(|&d| d as usize).collect(), model.tensor_bytes(&proto)?)
 }
 
-fn interpret(model: &Model, inputs: &HashMap<String, Tensor>) -> Result<Vec<Tensor>> {
+fn interpret(model: &Model, inputs: &HashMap<String, Tensor>, dynamic: bool) -> Result<Vec<Tensor>> {
     let small = |t: &Tensor| t.len() <= if t.dtype().is_float() { 64 } else { MAX_KNOWN };
-    let options = ImportOptions {
-        shapes: inputs.iter().map(|(name, t)| (name.clone(), t.shape().to_vec())).collect(),
-        known_inputs: inputs.iter().filter(|(_, t)| small(t)).map(|(n, t)| (n.clone(), t.clone())).collect(),
-        ..ImportOptions::default()
-    };
+    let mut options = ImportOptions::default();
+    if !dynamic {
+        options.shapes = inputs.iter().map(|(name, t)| (name.clone(), t.shape().to_vec())).collect();
+        options.known_inputs =
+            inputs.iter().filter(|(_, t)| small(t)).map(|(n, t)| (n.clone(), t.clone())).collect();
+    }
     let imported = import(model, &options)?;
     let tensors = imported.graph.inputs.iter().map(|p| match inputs.get(&p.name) {
         Some(tensor) => Ok(tensor.clone()),

@@ -267,6 +267,7 @@ fn evaluate_contents(node: &Node, result: usize, x: &[(&Type, &[Dim])], y: &Type
             moved(&node.op, x, x.len())
         }
         Op::Gather(_) | Op::GatherElements(_) | Op::GatherNd(_) => moved(&node.op, x, 1),
+        Op::DimValue(d) => Some(vec![d.value.clone()]),
         Op::Elementwise(e) => elementwise(e.f, x, y),
         Op::Cast(c) if c.to == DType::Bool => x[0].1.iter().map(|d| truth(&differs(d, &0.into())?)).collect(),
         Op::Cast(c) if matches!(c.to, DType::I64 | DType::I32) => Some(x[0].1.to_vec()),
