@@ -6,7 +6,7 @@ use super::ctx::Ctx;
 use super::{know, types};
 use crate::import::proto::TensorProto;
 use aic_ir::compute::ReduceOp;
-use aic_ir::dim::Dim;
+use aic_ir::dim::{Dim, Range};
 use aic_ir::dtype::DType;
 use aic_ir::error::{Error, Result};
 use aic_ir::graph::ValueId;
@@ -406,7 +406,7 @@ impl Ctx<'_> {
             _ => at.clone(),
         };
         let at = self.assume_larger(&at, &lowest);
-        know::smaller(&at, &highest)
+        self.assume_smaller(&at, &highest)
     }
 
     /// An extent computed as a difference: 0 where the difference is negative.
@@ -414,15 +414,24 @@ impl Ctx<'_> {
         self.assume_larger(&size, &0.into())
     }
 
-    /// The larger of `a` and `low`. Where `a` is below `low` only for extents that are next to nothing, they are
-    /// required to be larger.
+    /// The larger of `a` and `low`. Where `a` is below `low` only for empty inputs, these are refused.
     fn assume_larger(&mut self, a: &Dim, low: &Dim) -> Dim {
         let margin = a.clone() - low.clone();
-        let symbols_at_least_one = margin.range(&|_| aic_ir::dim::Range::new(1, i64::MAX)).lo >= 0;
-        if symbols_at_least_one {
-            self.require(margin);
-            return a.clone();
-        }
-        know::larger(a, low)
+        if holds_unless_empty(&margin) && self.require(margin) { a.clone() } else { know::larger(a, low) }
     }
+
+    /// The smaller of `a` and `high`. Where `a` is above `high` only for empty inputs, these are refused; so are those
+    /// for which a position that is computed from extents (that of a table of as many rows as the longest input has
+    /// elements, say) is beyond the end.
+    fn assume_smaller(&mut self, a: &Dim, high: &Dim) -> Dim {
+        let margin = high.clone() - a.clone();
+        let above = know::range(&margin).hi <= 0;
+        let expected = holds_unless_empty(&margin) || a.as_const().is_none();
+        if !above && expected && self.require(margin) { a.clone() } else { know::smaller(a, high) }
+    }
+}
+
+/// Whether an expression is at least 0 for all symbols of at least 1.
+fn holds_unless_empty(dim: &Dim) -> bool {
+    dim.range(&|_| Range::new(1, i64::MAX)).lo >= 0
 }

@@ -4,7 +4,7 @@
 //! values when compiling, those in [`super::model`] import bodies.
 
 use super::ImportOptions;
-use super::know::Knowledge;
+use super::know::{Knowledge, range};
 use super::model::Report;
 use super::scope::Scope;
 use super::symbols::Symbols;
@@ -104,6 +104,8 @@ pub(super) struct Ctx<'m> {
     pub(super) report: Report,
     /// Positions of the model's inputs whose known values were relied on.
     pub(super) relied: BTreeSet<usize>,
+    /// Symbols that are extents of the model's inputs.
+    pub(super) bound: BTreeSet<Sym>,
     pub(super) requires: BTreeSet<Dim>,
     /// Nodes imported so far, those of inlined functions and unrolled loops counted each time.
     pub(super) n_imported: usize,
@@ -398,11 +400,16 @@ impl Ctx<'_> {
         self.symbols.fresh(stem)
     }
 
-    /// Takes an expression to be at least 0, and has that checked at every run unless it is plain.
-    pub fn require(&mut self, dim: Dim) {
-        if dim.range(&|_| aic_ir::dim::Range::DIM).lo < 0 {
+    /// Whether an expression may be taken not to be negative: that is plain, or checked when inputs are given.
+    pub fn require(&mut self, dim: Dim) -> bool {
+        if range(&dim).lo >= 0 {
+            return true;
+        }
+        let checkable = dim.as_const().is_none() && dim.symbols().is_subset(&self.bound);
+        if checkable {
             self.requires.insert(dim);
         }
+        checkable
     }
 
     /// A number that no other random node has, so that equal nodes give different values.

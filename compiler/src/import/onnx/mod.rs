@@ -19,6 +19,9 @@ mod symbols;
 mod table;
 mod types;
 
+#[cfg(test)]
+mod tests;
+
 pub use table::Operator;
 
 use crate::import::load::Model;

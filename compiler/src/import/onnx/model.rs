@@ -68,6 +68,7 @@ pub(super) fn run(model: &Model, options: &ImportOptions) -> Result<(Imported, V
         symbols: Symbols::new(graph, &options.dims),
         report: Report::default(),
         relied: Default::default(),
+        bound: Default::default(),
         requires: Default::default(),
         n_imported: 0,
         n_streams: 0,
@@ -157,7 +158,7 @@ impl<'m> Ctx<'m> {
         };
         let dtype = types::dtype(tensor.elem_type())?;
         let declared = tensor.shape.as_ref().map(|shape| &shape.dim[..]);
-        let dims = match (self.options.shapes.get(name), declared) {
+        let dims: Vec<Dim> = match (self.options.shapes.get(name), declared) {
             (Some(shape), Some(declared)) if shape.len() != declared.len() => {
                 bail!("expected an input of rank {}, found the shape {shape:?}", declared.len())
             }
@@ -168,6 +169,7 @@ impl<'m> Ctx<'m> {
             }
             (None, None) => bail!("the input has no shape; give it when compiling"),
         };
+        self.bound.extend(dims.iter().filter_map(Dim::as_sym).cloned());
         Ok(Type::new(dtype, dims))
     }
 

@@ -119,7 +119,9 @@ fn spread(c: &mut Ctx, x: ValueId, lo: Vec<Dim>, hi: Vec<Dim>, interior: Vec<usi
         .map(|(d, (first, last))| d - (first + last).into())
         .collect();
     ensure!(sizes.iter().all(|d| d.as_const().is_none_or(|d| d > 0)), "the padding exceeds the result");
-    sizes.iter().for_each(|d| c.require(d.clone()));
+    for size in &sizes {
+        c.require(size.clone());
+    }
     let steps = vec![1; sizes.len()];
     let starts = first.into_iter().map(Dim::from).collect();
     c.add(Slice { starts, sizes, steps }, &[wide])
