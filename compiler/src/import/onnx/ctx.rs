@@ -4,7 +4,7 @@
 //! values when compiling, those in [`super::model`] import bodies.
 
 use super::ImportOptions;
-use super::know::{Knowledge, range};
+use super::know::Knowledge;
 use super::model::Report;
 use super::scope::Scope;
 use super::symbols::Symbols;
@@ -402,7 +402,7 @@ impl Ctx<'_> {
 
     /// Whether an expression may be taken not to be negative: that is plain, or checked when inputs are given.
     pub fn require(&mut self, dim: Dim) -> bool {
-        if range(&dim).lo >= 0 {
+        if dim.is_not_negative() {
             return true;
         }
         let checkable = dim.as_const().is_none() && dim.symbols().is_subset(&self.bound);
