@@ -324,7 +324,10 @@ fn attention_range(c: &mut Ctx, mask: &mut Mask, queries: &Dim, keys: &Dim, offs
 /// Bodies may change the scores before the softmax, and the probabilities after it.
 fn flex_attention(c: &mut Ctx) -> Result<Outputs> {
     let (q, k, v) = (c.input(0)?, c.input(1)?, c.input(2)?);
-    let dtype = c.dtype(v);
+    let (dtype, [.., size]) = (c.dtype(v), four(c, q)?);
+    let [batch, kv_heads, keys, _] = four(c, k)?;
+    let k = matched(c, k, &[batch.clone(), kv_heads.clone(), keys.clone(), size])?;
+    let v = matched(c, v, &[batch, kv_heads, keys, c.dim(v, 3)])?;
     let (q, k) = (c.widened(q)?, c.widened(k)?);
     let work = c.dtype_attribute("softmax_precision")?.unwrap_or(c.dtype(q));
     let scale = c.float("scale")?;
@@ -361,6 +364,7 @@ fn rotary_embedding(c: &mut Ctx) -> Result<Outputs> {
     let x = c.input(0)?;
     let positions = c.optional(3)?;
     let flat = c.rank(x) == 3;
+    ensure!(flat || c.rank(x) == 4, "expected rank 3 or 4, found {}", c.ty(x));
     let heads = match flat {
         true => {
             let heads = c.required("num_heads", c.int("num_heads")?)?;
@@ -400,7 +404,7 @@ pub(super) struct Rotation {
 
 impl Rotation {
     pub fn apply(&self, c: &mut Ctx, x: ValueId) -> Result<ValueId> {
-        let axis = c.rank(x) - 1;
+        let Some(axis) = c.rank(x).checked_sub(1) else { bail!("expected vectors, found {}", c.ty(x)) };
         let all = c.size(x, axis)? as i64;
         let size = if self.size == 0 { all } else { self.size };
         ensure!(

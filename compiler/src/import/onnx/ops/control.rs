@@ -409,7 +409,7 @@ fn scan_batch(c: &mut Ctx) -> Result<Outputs> {
     let scanned = n_scanned(c, all.len())?;
     let n = all.len() - scanned;
     let batch = c.size(all[n], 0)?;
-    ensure!(batch > 0, "the batch is empty");
+    ensure!((1..=MAX_UNROLLED as usize).contains(&batch), "a batch of {batch} is not supported");
     let directions = c.ints("directions")?.unwrap_or_else(|| vec![0; scanned]);
     ensure!(directions.len() == scanned, "the attribute `directions` must have {scanned} entries");
     let mut results: Vec<Vec<ValueId>> = Vec::new();

@@ -173,7 +173,7 @@ fn col2im(c: &mut Ctx) -> Result<Outputs> {
         ensure!(room >= 0, "the blocks are larger than the image along axis {k}");
         counts.push(room / strides[k] as i64 + 1);
     }
-    let size: i64 = block.iter().product();
+    let size = block.iter().fold(1i64, |size, &d| size.saturating_mul(d));
     ensure!(size <= 4096, "blocks of {size} elements are too large");
     let (batch, rows) = (c.dim(x, 0), c.dim(x, 1));
     let channels = rows.floor_div(&size.into());
@@ -221,7 +221,8 @@ fn deform_conv(c: &mut Ctx) -> Result<Outputs> {
         channels % groups == 0 && channels % offset_groups == 0 && filters % groups == 0,
         "{channels} channels and {filters} filters don't split into {groups} and {offset_groups} groups"
     );
-    let taps = kernel[0] * kernel[1];
+    let taps = kernel[0].saturating_mul(kernel[1]);
+    ensure!(taps <= 1 << 20, "a kernel of {kernel:?} is too large");
     let (height, width) = (c.dim(offset, 2), c.dim(offset, 3));
     let together = batch.clone() * offset_groups.into();
     // Offsets as [batch and group, taps, y or x, height, width].

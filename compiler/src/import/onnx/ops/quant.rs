@@ -263,7 +263,11 @@ fn matmul_n_bits(c: &mut Ctx) -> Result<Outputs> {
     let block = c.required("block_size", c.int("block_size")?)?;
     let bits = c.int_or("bits", 4)?;
     ensure!(matches!(bits, 2 | 4 | 8), "expected 2, 4 or 8 bits, found {bits}");
-    ensure!(rows > 0 && columns > 0 && block > 0 && block <= 1 << 20, "K, N and block_size must be positive");
+    let sizes = 1..=i64::from(i32::MAX);
+    ensure!(
+        [rows, columns, block].iter().all(|n| sizes.contains(n)),
+        "K, N and block_size must be sizes, found {rows}, {columns} and {block}"
+    );
     ensure!(c.dtype(packed) == DType::U8, "the matrix must be of u8, found {}", c.ty(packed));
     let blocks = (rows + block - 1) / block;
     let per_block = [columns.into(), blocks.into(), 1.into()];

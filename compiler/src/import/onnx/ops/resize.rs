@@ -22,6 +22,9 @@ const MAX_GATHERED: usize = 4;
 /// The most elements of such a matrix.
 const MAX_MATRIX: usize = 1 << 26;
 
+/// The largest extent that an axis is resized from or to.
+const MAX_EXTENT: i64 = 1 << 24;
+
 #[derive(Clone, Copy, PartialEq)]
 enum Mode {
     Nearest,
@@ -195,13 +198,16 @@ fn by_scales(c: &Ctx, x: ValueId, axes: &[usize], scales: &[f64], roi: &[f64]) -
 fn scaled(extent: &Dim, scale: f64) -> Result<Dim> {
     if let Some(extent) = extent.as_const() {
         let to = (extent as f64 * scale).floor();
-        ensure!((0.0..=1e9).contains(&to), "the extent {extent} scaled by {scale} is out of range");
+        ensure!(
+            (0.0..=MAX_EXTENT as f64).contains(&to),
+            "the extent {extent} scaled by {scale} is out of range"
+        );
         return Ok((to as i64).into());
     }
     // A float is a whole number over a power of two.
     let denominator = (0..40).map(|k| 1i64 << k).find(|&d| (scale * d as f64).fract() == 0.0);
     match denominator {
-        Some(d) if scale * (d as f64) < 1e12 => {
+        Some(d) if (0.0..1e12).contains(&(scale * d as f64)) => {
             Ok((extent.clone() * ((scale * d as f64) as i64).into()).floor_div(&d.into()))
         }
         _ => bail!("the extent {extent} can't be scaled by {scale}; give its value when compiling"),
@@ -216,7 +222,7 @@ fn by_sizes(c: &Ctx, x: ValueId, axes: &[usize], sizes: &[Dim], roi: &[f64]) -> 
         let scale = match (from.as_const(), to.as_const()) {
             _ if from == *to => Some(1.0),
             (Some(from), Some(to)) => {
-                ensure!((0..=1_000_000_000).contains(&to), "the size {to} is out of range");
+                ensure!((0..=MAX_EXTENT).contains(&to), "the size {to} is out of range");
                 ensure!(from > 0 || to == 0, "axis {axis} of {} is empty and can't become {to}", c.ty(x));
                 Some(to as f64 / from as f64)
             }
@@ -275,6 +281,7 @@ impl Method {
         }
         match (t.from.as_const(), t.to.as_const(), t.scale) {
             (Some(from), Some(to), Some(scale)) => {
+                ensure!(from <= MAX_EXTENT && to <= MAX_EXTENT, "an axis of {from} can't be resized to {to}");
                 let axis =
                     KnownAxis { axis: t.axis, from: from as usize, to: to as usize, scale, roi: t.roi };
                 self.along_known(c, x, &axis)

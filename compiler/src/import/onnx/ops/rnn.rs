@@ -259,9 +259,20 @@ fn recurrent(c: &mut Ctx, kind: Kind) -> Result<Outputs> {
     };
     let directions = reversed.len();
     let hidden = c.size(operands.r, 2)?;
+    ensure!(hidden <= 1 << 24, "a hidden size of {hidden} is too large");
     let gates: Dim = (kind.n_gates() * hidden).into();
     c.expect_dims(operands.r, &[directions.into(), gates.clone(), hidden.into()], "the input R")?;
     c.expect_dims(operands.w, &[directions.into(), gates, c.dim(operands.x, 2)], "the input W")?;
+    if let Some(bias) = operands.bias {
+        c.expect_dims(bias, &[directions.into(), (2 * kind.n_gates() * hidden).into()], "the input B")?;
+    }
+    if let Some(peepholes) = operands.peepholes {
+        c.expect_dims(peepholes, &[directions.into(), (3 * hidden).into()], "the input P")?;
+    }
+    let batch = c.dim(operands.x, 1);
+    for &initial in operands.initial.iter().flatten() {
+        c.expect_dims(initial, &[directions.into(), batch.clone(), hidden.into()], "the initial state")?;
+    }
     let activations = activations(c, kind, directions)?;
     let per_direction = activations.len() / directions;
     let (mut sequences, mut finals) = (Vec::new(), vec![Vec::new(); operands.initial.len()]);

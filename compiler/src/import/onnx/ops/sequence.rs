@@ -26,6 +26,14 @@ pub(super) const OPERATORS: &[Operator] = &[
     op("SplitToSequence", 11, split_to_sequence),
 ];
 
+/// The most parts that a tensor is split into.
+const MAX_PARTS: i64 = 1 << 16;
+
+fn n_parts(n: i64) -> Result<i64> {
+    ensure!(n <= MAX_PARTS, "{n} parts are too many");
+    Ok(n)
+}
+
 /// The elements of input 0, a sequence.
 fn sequence(c: &Ctx) -> Result<Vec<Item>> {
     let mut item = c.item(0);
@@ -126,9 +134,10 @@ fn split_to_sequence(c: &mut Ctx) -> Result<Outputs> {
         Some(split) => {
             let (part, extent) = (c.need_int(split, "the input `split`")?, c.size(x, axis)? as i64);
             ensure!(part > 0, "the size of the parts must be positive, found {part}");
-            (0..(extent + part - 1) / part).map(|k| part.min(extent - k * part).into()).collect()
+            let parts = n_parts(extent / part + i64::from(extent % part > 0))?;
+            (0..parts).map(|k| part.min(extent - k * part).into()).collect()
         }
-        None => vec![1.into(); c.size(x, axis)?],
+        None => vec![1.into(); n_parts(c.size(x, axis)? as i64)? as usize],
     };
     let total: Dim = sizes.iter().sum();
     let differs = (total.clone() - c.dim(x, axis)).as_const().is_some_and(|d| d != 0);

@@ -113,10 +113,10 @@ fn dft(c: &mut Ctx) -> Result<Outputs> {
     let (extent, complex) = (c.size(x, axis)?, is_complex(c, x)?);
     let n = match c.optional(1)? {
         Some(n) => c.need_int(n, "the length of the transform")?,
-        None if inverse && onesided => 2 * (extent as i64 - 1),
+        None if inverse && onesided => (extent as i64 - 1).saturating_mul(2),
         None => extent as i64,
     };
-    ensure!(n > 0, "the length of the transform must be positive, found {n}");
+    ensure!((1..=i32::MAX.into()).contains(&n), "the length of the transform must be positive, found {n}");
     let n = n as usize;
     let transform = Transform { n, given: extent.min(n), complex, inverse, onesided };
     Ok(transformed(c, x, axis, transform)?.into())
@@ -229,7 +229,8 @@ fn mel_weight_matrix(c: &mut Ctx) -> Result<Outputs> {
     let length = number(1, "the length of the transform")?;
     let rate = number(2, "the sample rate")?;
     let (lower, upper) = (number(3, "the lower edge")?, number(4, "the upper edge")?);
-    ensure!((0.0..1e6).contains(&n_mels) && (1.0..1e9).contains(&length), "the matrix would be too large");
+    let size = n_mels * length;
+    ensure!(n_mels >= 0.0 && length >= 1.0 && size <= MAX_MATRIX as f64, "the matrix would be too large");
     ensure!(
         rate > 0.0 && lower >= 0.0 && upper >= lower,
         "expected edges in order, found {lower} and {upper} Hz"
