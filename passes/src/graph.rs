@@ -96,11 +96,11 @@ pub fn fold(g: &Graph) -> Result<Graph> {
                 })
                 .collect();
             let from: usize = operands.iter().map(|t| t.bytes().len()).sum();
-            if let Some(sizes) = sizes {
-                if sizes.iter().sum::<usize>() <= FOLD_LIMIT.max(from) {
-                    let results = eval::node(n, &operands, &HashMap::new())?;
-                    return Ok(results.into_iter().map(|t| out.add_const(t, &n.origin)).collect());
-                }
+            if let Some(sizes) = sizes
+                && sizes.iter().sum::<usize>() <= FOLD_LIMIT.max(from)
+            {
+                let results = eval::node(n, &operands, &HashMap::new())?;
+                return Ok(results.into_iter().map(|t| out.add_const(t, &n.origin)).collect());
             }
         }
         copy(out, g, n, x)

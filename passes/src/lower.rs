@@ -146,10 +146,10 @@ impl Lowering<'_> {
         let mut defines = Vec::new();
         for (k, t) in y.iter().enumerate() {
             for (axis, d) in t.dims.iter().enumerate() {
-                if let Some(s) = d.as_sym() {
-                    if self.known.insert(s.clone()) {
-                        defines.push((s.clone(), k, axis));
-                    }
+                if let Some(s) = d.as_sym()
+                    && self.known.insert(s.clone())
+                {
+                    defines.push((s.clone(), k, axis));
                 }
             }
         }
@@ -280,10 +280,11 @@ fn piece(c: &Compute, main: usize, epilogue: Option<usize>) -> Piece {
     let members: Vec<usize> = std::iter::once(main).chain(epilogue).collect();
     for &m in &members {
         c.stages[m].value.visit(&mut |x| {
-            if let Expr::Load(s, _) = x {
-                if *s != Source::Stage(main) && !sources.contains(s) {
-                    sources.push(*s);
-                }
+            if let Expr::Load(s, _) = x
+                && *s != Source::Stage(main)
+                && !sources.contains(s)
+            {
+                sources.push(*s);
             }
         });
     }

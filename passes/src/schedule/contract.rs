@@ -305,11 +305,9 @@ impl TileMaker<'_> {
         };
         acc_buffer.name = acc.clone();
         let mut out = vec![Stmt::Alloc(acc_buffer)];
-        if shared {
-            if let Stmt::Alloc(mut b) = register("", b_type, vectors * lanes) {
-                b.name = vec.clone();
-                out.push(Stmt::Alloc(b));
-            }
+        if shared && let Stmt::Alloc(mut b) = register("", b_type, vectors * lanes) {
+            b.name = vec.clone();
+            out.push(Stmt::Alloc(b));
         }
         out.push(unroll(&i, rows.width, vec![unroll(&j, vectors, vec![clear])]));
         out.extend(nested(nest.over(), step));

@@ -175,10 +175,10 @@ impl Nest {
             axes.retain(|a| !a.extent.is(1));
         };
         drop(&mut self.axes);
-        if let Some((op, over)) = &mut self.reduction {
-            if op.combine().is_some() {
-                drop(over);
-            }
+        if let Some((op, over)) = &mut self.reduction
+            && op.combine().is_some()
+        {
+            drop(over);
         }
         let zero = |s: &Sym| dropped.contains(s).then(|| Dim::from(0));
         self.value = self.value.subst(&zero);
