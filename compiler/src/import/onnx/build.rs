@@ -16,7 +16,7 @@ use aic_ir::op::{
 };
 use aic_ir::scalar::{Scalar, ScalarFn};
 use aic_ir::tensor::Tensor;
-use aic_ir::types::{axis_index, broadcast};
+use aic_ir::types::axis_index;
 use aic_ir::{bail, ensure};
 
 /// Declares methods that apply one scalar function.
@@ -51,7 +51,6 @@ impl Ctx<'_> {
         greater(a, b) = Gt;
         greater_equal(a, b) = Ge;
         and(a, b) = And;
-        or(a, b) = Or;
         not(a) = Not;
         select(condition, a, b) = Select;
     }
@@ -245,12 +244,6 @@ impl Ctx<'_> {
     pub fn filled(&mut self, value: Scalar, dtype: DType, shape: Vec<Dim>) -> Result<ValueId> {
         let value = self.tensor(Tensor::scalar(dtype, value));
         self.expand(value, shape)
-    }
-
-    /// The extents to which all values broadcast.
-    pub fn broadcast_dims(&self, values: &[ValueId]) -> Result<Vec<Dim>> {
-        let shapes: Vec<&[Dim]> = values.iter().map(|&v| &self.ty(v).dims[..]).collect();
-        broadcast(&shapes)
     }
 
     /// A vector along `axis` of a tensor of the given rank, to broadcast with it.

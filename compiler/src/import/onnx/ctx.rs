@@ -350,11 +350,6 @@ impl Ctx<'_> {
         }
     }
 
-    /// A value's shape, which must be known when compiling.
-    pub fn shape(&self, v: ValueId) -> Result<Vec<usize>> {
-        (0..self.rank(v)).map(|axis| self.size(v, axis)).collect()
-    }
-
     /// The value of an integer input, symbolic where it comes from symbolic shapes; `what` says what it is for.
     pub fn need_dims(&mut self, v: ValueId, what: &str) -> Result<Vec<Dim>> {
         match self.dims_of(v) {
@@ -416,10 +411,5 @@ impl Ctx<'_> {
     pub fn next_stream(&mut self) -> i64 {
         self.n_streams += 1;
         self.n_streams
-    }
-
-    /// Notes something odd that does no harm.
-    pub fn warn(&mut self, message: impl std::fmt::Display) {
-        self.report.warnings.push(format!("{}: {message}", self.node.origin[0]));
     }
 }

@@ -257,10 +257,9 @@ fn evaluate_contents(node: &Node, result: usize, x: &[(&Type, &[Dim])], y: &Type
         return None;
     }
     let constants: Option<Vec<Tensor>> = x.iter().map(|(ty, dims)| from_contents(ty, dims)).collect();
-    if let Some(constants) = constants {
-        if let Some(t) = node.op.eval(&constants).ok().and_then(|y| y.into_iter().nth(result)) {
-            return Some(integers(&t));
-        }
+    let computed = constants.and_then(|constants| node.op.eval(&constants).ok());
+    if let Some(t) = computed.and_then(|y| y.into_iter().nth(result)) {
+        return Some(integers(&t));
     }
     match &node.op {
         Op::Reshape(_) | Op::Transpose(_) | Op::Expand(_) | Op::Slice(_) | Op::Concat(_) | Op::Pad(_) => {
