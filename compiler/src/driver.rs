@@ -5,9 +5,9 @@
 
 use crate::import::file;
 use crate::import::load::{self, Model};
-use crate::import::onnx::{self, ImportOptions, Imported};
+use crate::import::onnx::{self, ImportOptions, Imported, Structure};
 use crate::import::proto::{DataType, DimValue, Dimension, TensorType, TypeValue, ValueInfoProto};
-use crate::io::{Kind, Port};
+use crate::io::{Kind, Parts, Port};
 use crate::session::{self, Kernels, Session};
 use crate::{package, plan};
 use aic_backends::{CpuOptions, Library};
@@ -99,7 +99,8 @@ impl Source {
             Source::Text(graph) => {
                 let value = |s: &Sym| options.dims.get(s.name()).map(|&d| Dim::from(d));
                 let graph = graph.subst(&value);
-                Ok(Imported { graph, warnings: Vec::new(), specialised: Vec::new() })
+                let outputs = vec![Structure::Tensor; graph.outputs.len()];
+                Ok(Imported { graph, outputs, warnings: Vec::new(), specialised: Vec::new() })
             }
         }
     }
@@ -109,14 +110,11 @@ impl Source {
     ///
     /// # Errors
     /// As of [`Source::import`].
-    pub fn import_for(
-        &self,
-        dims: &HashMap<String, i64>,
-        inputs: &HashMap<String, Tensor>,
-    ) -> Result<Imported> {
-        let known = inputs.iter().filter(|(_, t)| is_worth_knowing(t));
+    pub fn import_for(&self, dims: &HashMap<String, i64>, inputs: &Parts) -> Result<Imported> {
+        let known = inputs.tensors.iter().filter(|(_, t)| is_worth_knowing(t));
         let options = ImportOptions {
             dims: dims.clone(),
+            structures: inputs.structures.clone(),
             shapes: self.shapes(inputs, false),
             known_inputs: known.map(|(name, t)| (name.clone(), t.clone())).collect(),
         };
@@ -156,12 +154,15 @@ impl Source {
         Ok(())
     }
 
-    /// Shapes of the inputs that the model declares without one; of all inputs if `all`, except where the model
-    /// declares another number.
-    fn shapes(&self, inputs: &HashMap<String, Tensor>, all: bool) -> HashMap<String, Vec<usize>> {
-        let mut shapes = HashMap::new();
+    /// Shapes of the inputs that the model declares without one, and of the elements of sequences; of all inputs if
+    /// `all`, except where the model declares another number.
+    fn shapes(&self, inputs: &Parts, all: bool) -> HashMap<String, Vec<usize>> {
+        let is_whole = |name: &String| self.declared_inputs().iter().any(|input| input.name() == name);
+        let elements = inputs.tensors.iter().filter(|(name, _)| !is_whole(name));
+        let mut shapes: HashMap<String, Vec<usize>> =
+            elements.map(|(name, t)| (name.clone(), t.shape().to_vec())).collect();
         for input in self.declared_inputs() {
-            let Some(t) = inputs.get(input.name()) else { continue };
+            let Some(t) = inputs.tensors.get(input.name()) else { continue };
             let shape = match declared_dims(input) {
                 None => t.shape().to_vec(),
                 Some(dims) if all && dims.len() == t.rank() => {

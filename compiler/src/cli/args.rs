@@ -2,13 +2,14 @@
 
 use super::print::{self, Progress};
 use aic::driver::{self, Runner, Source, Times};
-use aic::io::{self, Format, Given, Value};
+use aic::import::onnx::Structure;
+use aic::io::{self, Format};
 use aic_backends::CpuOptions;
+use aic_ir::ensure;
 use aic_ir::error::{Error, Result};
 use aic_ir::graph::Graph;
 use aic_ir::program::Program;
 use aic_ir::tensor::Tensor;
-use aic_ir::{bail, ensure};
 use std::collections::HashMap;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
@@ -137,8 +138,10 @@ pub struct Prepared {
     pub source: Source,
     /// What runs it.
     pub runner: Runner,
-    /// A value for every input.
+    /// A value for every input of the graph.
     pub inputs: Vec<Tensor>,
+    /// What the model's outputs consist of.
+    pub outputs: Vec<Structure>,
     /// In which format outputs should be written.
     pub format: Format,
     /// How long it took, from reading the file to the compiled kernels, and to load those.
@@ -157,8 +160,8 @@ pub fn prepare(model: &ModelArgs, args: &RunArgs) -> Result<Prepared> {
     let reading = start.elapsed();
 
     let start = Instant::now();
-    let tensors = tensors(given)?;
-    let imported = source.import_for(&model.dims()?, &tensors)?;
+    let given = io::take_apart(given.values);
+    let imported = source.import_for(&model.dims()?, &given)?;
     imported.warnings.iter().for_each(|w| print::warning(w));
     if !imported.specialised.is_empty() {
         let names = imported.specialised.join(", ");
@@ -168,7 +171,8 @@ pub fn prepare(model: &ModelArgs, args: &RunArgs) -> Result<Prepared> {
     }
     let importing = start.elapsed();
 
-    let inputs = assemble(&imported.graph, tensors, args)?;
+    let outputs = imported.outputs.clone();
+    let inputs = assemble(&imported.graph, given.tensors, args)?;
     driver::check_inputs(&imported, &inputs)?;
     let (runner, mut times) = match args.backend {
         Backend::Reference => {
@@ -178,7 +182,7 @@ pub fn prepare(model: &ModelArgs, args: &RunArgs) -> Result<Prepared> {
         Backend::X86 => compile(imported.graph, args)?,
     };
     times.compile += reading + importing;
-    Ok(Prepared { source, runner, inputs, format, times })
+    Ok(Prepared { source, runner, inputs, outputs, format, times })
 }
 
 fn compile(graph: Graph, args: &RunArgs) -> Result<(Runner, Times)> {
@@ -206,18 +210,6 @@ pub fn report_host_nodes(program: &Program, strict: bool) -> Result<()> {
     }
     lines.iter().for_each(|line| print::note(&format!("interpreted: {line}")));
     Ok(())
-}
-
-fn tensors(given: Given) -> Result<HashMap<String, Tensor>> {
-    let mut tensors = HashMap::new();
-    for (name, value) in given.values {
-        match value {
-            Value::Tensor(t) => tensors.insert(name, t),
-            Value::Sequence(_) => bail!("input {name:?}: sequences are not supported as inputs"),
-            Value::Absent => bail!("input {name:?}: absent optional values are not supported as inputs"),
-        };
-    }
-    Ok(tensors)
 }
 
 /// A value for every input: those given, or random ones if none are.

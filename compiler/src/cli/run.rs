@@ -39,14 +39,27 @@ pub struct Args {
 /// # Errors
 /// The model can't be run on these inputs, or the outputs can't be written.
 pub fn execute(args: &Args) -> Result<()> {
-    let Prepared { source, mut runner, inputs, format, .. } = args::prepare(&args.model, &args.run)?;
-    let values = runner.run(&inputs)?;
+    let Prepared { source, mut runner, inputs, outputs, format, .. } = args::prepare(&args.model, &args.run)?;
+    let values = io::put_together(&outputs, runner.run(&inputs)?)?;
     let ports = source.outputs();
-    let lines = ports.iter().zip(&values).map(|(port, t)| summary(&port.name, t));
-    print::stdout(&print::table(&lines.collect::<Vec<_>>()))?;
-    let Some(folder) = &args.outputs else { return Ok(()) };
-    let values: Vec<Value> = values.into_iter().map(Value::Tensor).collect();
-    io::write_outputs(folder, format, &ports, &values)
+    let mut rows = Vec::new();
+    ports.iter().zip(&values).for_each(|(port, value)| summarise(&port.name, value, &mut rows));
+    print::stdout(&print::table(&rows))?;
+    match &args.outputs {
+        Some(folder) => io::write_outputs(folder, format, &ports, &values),
+        None => Ok(()),
+    }
+}
+
+fn summarise(name: &str, value: &Value, rows: &mut Vec<Vec<String>>) {
+    match value {
+        Value::Tensor(t) => rows.push(summary(name, t)),
+        Value::Absent => rows.push(vec![name.to_owned(), "absent".to_owned()]),
+        Value::Sequence(items) => {
+            rows.push(vec![name.to_owned(), format!("a sequence of {}", items.len())]);
+            items.iter().enumerate().for_each(|(k, item)| summarise(&format!("{name}[{k}]"), item, rows));
+        }
+    }
 }
 
 /// Name, type, range, and the first elements.

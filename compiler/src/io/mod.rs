@@ -8,10 +8,12 @@ mod npy;
 mod outputs;
 mod pb;
 mod random;
+mod structure;
 
 pub use inputs::{Given, read_inputs};
 pub use outputs::{Format, write_outputs};
 pub use random::random;
+pub use structure::{Parts, put_together, take_apart};
 
 use crate::import::proto::{DataType, TypeProto, TypeValue};
 use aic_ir::tensor::Tensor;

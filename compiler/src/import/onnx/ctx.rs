@@ -10,6 +10,7 @@ use super::scope::Scope;
 use super::symbols::Symbols;
 use super::types;
 use crate::import::load::Model;
+use crate::import::onnx::Structure;
 use crate::import::proto::{
     AttributeProto, AttributeType, FunctionProto, GraphProto, NodeProto, TensorProto,
 };
@@ -107,6 +108,8 @@ pub(super) struct Ctx<'m> {
     /// Symbols that are extents of the model's inputs.
     pub(super) bound: BTreeSet<Sym>,
     pub(super) requires: BTreeSet<Dim>,
+    /// What the model's outputs consist of.
+    pub(super) outputs: Vec<Structure>,
     /// Nodes imported so far, those of inlined functions and unrolled loops counted each time.
     pub(super) n_imported: usize,
     /// Random nodes so far; see [`Ctx::next_stream`].

@@ -14,6 +14,7 @@ mod know;
 mod model;
 mod ops;
 mod order;
+mod ports;
 mod scope;
 mod symbols;
 mod table;
@@ -39,10 +40,24 @@ pub const NEWEST_OPSET: i64 = 28;
 pub struct ImportOptions {
     /// Values of symbolic dimensions, by the name that the model gives them.
     pub dims: HashMap<String, i64>,
+    /// What inputs that are sequences or optional consist of, by name.
+    pub structures: HashMap<String, Structure>,
     /// Shapes of inputs, by name. Needed for inputs that the model declares without a rank.
     pub shapes: HashMap<String, Vec<usize>>,
     /// Values of inputs, by name. They may be relied on where a value decides a shape.
     pub known_inputs: HashMap<String, Tensor>,
+}
+
+/// What the value of an input or output consists of. In the graph each of its tensors is a port: `x` if the value is a
+/// tensor, `x[0]`, `x[1]`, ... if it is a sequence, `x[0][0]` and so on below.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Structure {
+    /// A tensor.
+    Tensor,
+    /// A sequence.
+    Sequence(Vec<Structure>),
+    /// An optional value that isn't there; one that is there is what it holds.
+    Absent,
 }
 
 /// An imported model.
@@ -50,6 +65,8 @@ pub struct ImportOptions {
 pub struct Imported {
     /// The graph; inputs that were relied on are still inputs.
     pub graph: Graph,
+    /// What the model's outputs consist of; the graph's outputs are their tensors in order.
+    pub outputs: Vec<Structure>,
     /// What was odd about the model but did no harm.
     pub warnings: Vec<String>,
     /// Inputs whose known values were relied on: with other values the graph is another one.

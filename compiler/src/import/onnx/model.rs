@@ -10,9 +10,7 @@ use super::symbols::Symbols;
 use super::table::Operator;
 use super::{ImportOptions, Imported, NEWEST_OPSET, Problem, types};
 use crate::import::load::Model;
-use crate::import::proto::{
-    FunctionProto, GraphProto, NodeProto, OperatorSetIdProto, TypeValue, ValueInfoProto,
-};
+use crate::import::proto::{FunctionProto, GraphProto, NodeProto, OperatorSetIdProto, TypeValue};
 use aic_ir::dim::Dim;
 use aic_ir::error::{Error, Result};
 use aic_ir::graph::{Graph, ValueId};
@@ -70,6 +68,7 @@ pub(super) fn run(model: &Model, options: &ImportOptions) -> Result<(Imported, V
         relied: Default::default(),
         bound: Default::default(),
         requires: Default::default(),
+        outputs: Vec::new(),
         n_imported: 0,
         n_streams: 0,
     };
@@ -79,7 +78,8 @@ pub(super) fn run(model: &Model, options: &ImportOptions) -> Result<(Imported, V
     result.name = graph.name().to_owned();
     let specialised = ctx.relied.iter().map(|&k| result.inputs[k].name.clone()).collect();
     result.requires = ctx.requires.into_iter().collect();
-    let imported = Imported { graph: result, warnings: ctx.report.warnings, specialised };
+    let warnings = ctx.report.warnings;
+    let imported = Imported { graph: result, outputs: ctx.outputs, warnings, specialised };
     Ok((imported, ctx.report.problems))
 }
 
@@ -138,63 +138,7 @@ impl<'m> Ctx<'m> {
         }
     }
 
-    fn graph_input(&mut self, input: &'m ValueInfoProto) {
-        let item = match self.input_type(input) {
-            Ok(ty) => Item::Tensor(self.body.graph.add_input(input.name(), ty)),
-            Err(error) => {
-                self.problem(input.name(), "graph input", &error.message);
-                Item::Failed
-            }
-        };
-        self.scope.names.insert(input.name(), item);
-    }
-
-    fn input_type(&mut self, input: &'m ValueInfoProto) -> Result<Type> {
-        let name = input.name();
-        let tensor = match input.r#type.as_ref().and_then(|t| t.value.as_ref()) {
-            Some(TypeValue::Tensor(tensor)) => tensor,
-            Some(other) => bail!("inputs that are {} are not supported", kind(other)),
-            None => bail!("the input has no type"),
-        };
-        let dtype = types::dtype(tensor.elem_type())?;
-        let declared = tensor.shape.as_ref().map(|shape| &shape.dim[..]);
-        let dims: Vec<Dim> = match (self.options.shapes.get(name), declared) {
-            (Some(shape), Some(declared)) if shape.len() != declared.len() => {
-                bail!("expected an input of rank {}, found the shape {shape:?}", declared.len())
-            }
-            (Some(shape), _) => shape.iter().map(|&d| d.into()).collect(),
-            (None, Some(declared)) => {
-                let named = declared.iter().enumerate();
-                named.map(|(axis, d)| self.symbols.dim(d, &format!("{name}_{axis}"))).collect()
-            }
-            (None, None) => bail!("the input has no shape; give it when compiling"),
-        };
-        self.bound.extend(dims.iter().filter_map(Dim::as_sym).cloned());
-        Ok(Type::new(dtype, dims))
-    }
-
-    fn graph_output(&mut self, output: &'m ValueInfoProto) {
-        let name = output.name();
-        let declared =
-            self.declared_dtype(output).filter(|&t| t > 0 && aic_ir::dtype::DType::from_onnx(t).is_none());
-        if let Some(declared) = declared {
-            let reason = format!("outputs of type {} are not supported", types::type_name(declared));
-            return self.problem(name, "graph output", &reason);
-        }
-        match self.lookup(name) {
-            Ok(Item::Tensor(value)) => self.body.graph.add_output(name, value),
-            Ok(Item::Failed) => {}
-            Ok(Item::Sequence(_)) => {
-                self.problem(name, "graph output", "outputs that are sequences are not supported")
-            }
-            Ok(Item::Optional(_)) => {
-                self.problem(name, "graph output", "outputs that are optional are not supported")
-            }
-            Err(error) => self.problem(name, "graph output", &error.message),
-        }
-    }
-
-    fn problem(&mut self, node: &str, op: &str, reason: &str) {
+    pub(super) fn problem(&mut self, node: &str, op: &str, reason: &str) {
         let opset = self.scope.frame.opsets.get("").copied().unwrap_or(0);
         let problem = Problem {
             node: format!("{}{node}", self.scope.frame.prefix),
@@ -458,28 +402,9 @@ impl<'m> Ctx<'m> {
         self.report.problems.truncate(problems);
         self.report.warnings.truncate(warnings);
     }
-
-    /// The declared element type of an input of a body or the model, if it is a tensor's.
-    pub(super) fn declared_dtype(&self, input: &ValueInfoProto) -> Option<i32> {
-        match input.r#type.as_ref()?.value.as_ref()? {
-            TypeValue::Tensor(tensor) => tensor.elem_type,
-            _ => None,
-        }
-    }
 }
 
 enum Implementation<'m> {
     Operator(&'static Operator),
     Function(&'m FunctionProto),
-}
-
-fn kind(value: &TypeValue) -> &'static str {
-    match value {
-        TypeValue::Tensor(_) => "tensors",
-        TypeValue::Sequence(_) => "sequences",
-        TypeValue::Map(_) => "maps",
-        TypeValue::Opaque(_) => "opaque",
-        TypeValue::SparseTensor(_) => "sparse tensors",
-        TypeValue::Optional(_) => "optional",
-    }
 }
