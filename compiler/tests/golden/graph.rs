@@ -85,7 +85,7 @@ struct Case {
 impl Case {
     /// `None` if the graph is not defined on these inputs: an index is out of range, or a shape doesn't exist.
     fn new(graph: &Graph, seed: u64) -> Option<Case> {
-        let is_finite = seed % 2 == 0;
+        let is_finite = seed.is_multiple_of(2);
         [false, true].into_iter().find_map(|small| {
             let inputs = inputs(graph, seed, is_finite, small)?;
             let outputs = eval::graph(graph, &inputs).ok()?;
