@@ -47,6 +47,10 @@ pub(super) fn check_names(graph: &GraphProto) -> Result<()> {
 }
 
 fn check_within(graph: &GraphProto, outer: Option<&Names<'_>>) -> Result<()> {
+    let mut inputs = HashSet::new();
+    if let Some(again) = graph.input.iter().find(|i| !i.name().is_empty() && !inputs.insert(i.name())) {
+        return Err(Error::new(format!("the input `{}` is declared more than once", again.name())));
+    }
     let mut own: HashSet<&str> = given(graph).filter(|name| !name.is_empty()).collect();
     for node in &graph.node {
         for name in node.output.iter().filter(|name| !name.is_empty()) {

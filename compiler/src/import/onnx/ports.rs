@@ -19,7 +19,11 @@ impl<'m> Ctx<'m> {
             (Some(ty), None) => self.input_item(name, ty, &Structure::Tensor),
             (None, _) => Err(aic_ir::error::Error::new("the input has no type")),
         };
-        let item = item.unwrap_or_else(|error| {
+        let bound = match input.r#type.as_ref().and_then(|ty| ty.value.as_ref()) {
+            Some(TypeValue::Tensor(tensor)) => self.bind_dims(name, tensor),
+            _ => Ok(()),
+        };
+        let item = bound.and(item).unwrap_or_else(|error| {
             self.problem(name, "graph input", &error.message);
             Item::Failed
         });
@@ -67,6 +71,19 @@ impl<'m> Ctx<'m> {
         };
         self.bound.extend(dims.iter().filter_map(Dim::as_sym).cloned());
         Ok(Type::new(dtype, dims))
+    }
+
+    /// Takes the values of declared dimensions from the shape given for a tensor. Not for the elements of a sequence:
+    /// these have one declaration, but may differ in their extents.
+    fn bind_dims(&mut self, name: &str, tensor: &TensorType) -> Result<()> {
+        let (Some(shape), Some(declared)) = (self.options.shapes.get(name), &tensor.shape) else {
+            return Ok(());
+        };
+        for (axis, (d, &size)) in declared.dim.iter().zip(shape).enumerate() {
+            let bound = self.symbols.bind(d, size);
+            bound.map_err(|e| e.context(format!("dimension {axis} of the shape {shape:?}")))?;
+        }
+        Ok(())
     }
 
     pub(super) fn graph_output(&mut self, output: &'m ValueInfoProto) {

@@ -5,6 +5,8 @@
 
 use crate::import::proto::{DimValue, Dimension, GraphProto, TensorType, TypeValue};
 use aic_ir::dim::{Dim, Sym};
+use aic_ir::ensure;
+use aic_ir::error::Result;
 use std::collections::{HashMap, HashSet};
 
 /// The symbols of one import.
@@ -55,6 +57,30 @@ impl<'m> Symbols<'m> {
             Some(DimValue::DimParam(name)) if !name.is_empty() => self.named(name),
             _ => Dim::sym(&self.fresh(stem)),
         }
+    }
+
+    /// Gives a dimension that the model declares the value it has in an input.
+    ///
+    /// # Errors
+    /// It has another value.
+    pub(super) fn bind(&mut self, dim: &Dimension, value: usize) -> Result<()> {
+        let name = match &dim.value {
+            Some(DimValue::DimValue(n)) => {
+                ensure!(*n < 0 || *n == value as i64, "the model declares {n}, not {value}");
+                return Ok(());
+            }
+            Some(DimValue::DimParam(name)) if !name.is_empty() => name,
+            _ => return Ok(()),
+        };
+        let known = self.named(name);
+        match known.as_const() {
+            Some(n) => ensure!(n == value as i64, "`{name}` is {n}, not {value}"),
+            None if known.as_sym().is_some() => {
+                self.named.insert(name.clone(), value.into());
+            }
+            None => {}
+        }
+        Ok(())
     }
 
     /// The dimension with a name, or with an expression of names that the inputs have (`past + 1`).

@@ -153,6 +153,8 @@ fn malformed_models_are_refused() {
     assert!(unknown.message.contains("`z` is neither"), "{unknown}");
     let twice = failure(&simple(&["x f32"], &["y = Relu x", "y = Sin x"], &["y f32"]));
     assert!(twice.message.contains("`y` is defined more than once"), "{twice}");
+    let same_input = failure(&simple(&["x f32", "x f32"], &["y = Relu x"], &["y f32"]));
+    assert!(same_input.message.contains("the input `x` is declared more than once"), "{same_input}");
     let no_output = failure(&simple(&["x f32"], &[], &["y f32"]));
     assert!(no_output.message.contains("the output `y` is not"), "{no_output}");
 }
@@ -208,6 +210,18 @@ fn dims_and_shapes_can_be_given() {
     let shapes = HashMap::from([("x".to_owned(), vec![2])]);
     let error = import(&model, &ImportOptions { shapes, ..ImportOptions::default() }).unwrap_err();
     assert!(error.message.contains("expected an input of rank 2"), "{error}");
+}
+
+#[test]
+fn shapes_that_clash_are_refused() {
+    let model = simple(&["x f32 batch 3", "y f32 batch 1"], &["z = Add x y"], &["z f32 a b"]);
+    let fails = |x: Vec<usize>, y: Vec<usize>| {
+        let shapes = HashMap::from([("x".to_owned(), x), ("y".to_owned(), y)]);
+        import(&model, &ImportOptions { shapes, ..ImportOptions::default() }).err().map(|e| e.message)
+    };
+    assert_eq!(fails(vec![2, 3], vec![2, 1]), None);
+    assert!(fails(vec![2, 4], vec![2, 1]).unwrap().contains("the model declares 3, not 4"));
+    assert!(fails(vec![2, 3], vec![5, 1]).unwrap().contains("`batch` is 2, not 5"));
 }
 
 #[test]
