@@ -319,7 +319,8 @@ impl Compute {
         Compute { inputs: inputs.to_vec(), stages, outputs: vec![last] }
     }
 
-    /// Scalar operations per evaluation: two for each multiply-add of a contraction, one for every other call.
+    /// Scalar operations per evaluation: two for each multiply-add of a contraction, one for every other call. In terms
+    /// of the symbols of the inputs' types.
     pub fn flops(&self) -> Dim {
         let mut total = Dim::from(0);
         for s in &self.stages {
@@ -327,10 +328,28 @@ impl Compute {
             s.value
                 .visit(&mut |e| calls += i64::from(matches!(e, Expr::Call(f, _) if *f != ScalarFn::Select)));
             calls += i64::from(s.reduction.is_some());
-            let over = s.reduction.iter().flat_map(|r| &r.axes);
-            let points: Dim = s.axes.iter().chain(over).map(|a| &a.extent).product();
-            total = total + points * calls.into();
+            // The extents of a prefix sum depend on output axes; these are counted at their largest.
+            let largest = |v: &Sym| s.axes.iter().find(|a| a.var == *v).map(|a| a.extent.clone());
+            let over = s.reduction.iter().flat_map(|r| &r.axes).map(|a| a.extent.subst(&largest));
+            let points: Dim = s.axes.iter().map(|a| &a.extent).product();
+            total = total + over.fold(points, |points, extent| points * extent) * calls.into();
         }
         total
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn operations_are_counted_in_symbols_of_the_inputs() {
+        let n = Dim::named("n");
+        let axis = Axis::new("i0", n.clone());
+        let over = vec![Axis::new("k", axis.dim() + 1.into())];
+        let value = Expr::input(0, vec![Dim::named("k")]);
+        let stage = Stage::reduce(DType::F32, vec![axis], ReduceOp::Sum, over, value);
+        let c = Compute::chain(&[Type::new(DType::F32, vec![n.clone()])], vec![stage]);
+        assert_eq!(c.flops(), n.clone() * (n + 1.into()));
     }
 }

@@ -165,9 +165,7 @@ pub fn prepare(model: &ModelArgs, args: &RunArgs) -> Result<Prepared> {
     imported.warnings.iter().for_each(|w| print::warning(w));
     if !imported.specialised.is_empty() {
         let names = imported.specialised.join(", ");
-        print::note(&format!(
-            "shapes depend on the values of these inputs, which are taken as given: {names}"
-        ));
+        print::note(&format!("the values of these inputs decide what is compiled, for them alone: {names}"));
     }
     let importing = start.elapsed();
 

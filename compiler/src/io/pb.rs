@@ -3,12 +3,12 @@
 use super::{Kind, Value};
 use crate::import::external::ExternalFiles;
 use crate::import::load::{read_message, write_message};
+use crate::import::onnx::types;
 use crate::import::payload;
 use crate::import::proto::{DataType, ElementKind, OptionalProto, SequenceProto, TensorProto};
-use aic_ir::bail;
-use aic_ir::dtype::DType;
 use aic_ir::error::{Error, Result};
 use aic_ir::tensor::Tensor;
+use aic_ir::{bail, ensure};
 use std::path::Path;
 
 /// Reads a value of the given kind.
@@ -32,7 +32,7 @@ pub fn read(path: &Path, kind: &Kind) -> Result<Value> {
 pub fn write(path: &Path, name: &str, kind: &Kind, value: &Value) -> Result<()> {
     match (kind, value) {
         (Kind::Optional(inner), _) => write_message(path, &optional_message(name, inner, value)?),
-        (_, Value::Tensor(t)) => write_message(path, &tensor_message(name, t)?),
+        (Kind::Tensor(dtype), Value::Tensor(t)) => write_message(path, &tensor_message(name, *dtype, t)?),
         (Kind::Sequence(inner), Value::Sequence(items)) => {
             write_message(path, &sequence_message(name, inner, items)?)
         }
@@ -42,12 +42,8 @@ pub fn write(path: &Path, name: &str, kind: &Kind, value: &Value) -> Result<()> 
 
 fn tensor(proto: &TensorProto, files: &ExternalFiles) -> Result<Value> {
     let stored = payload::data_type(proto)?;
-    let Some(dtype) = DType::from_onnx(stored as i32).filter(|d| *d != DType::String) else {
-        bail!("tensors of {} are not supported", stored.name())
-    };
-    let bytes = payload::tensor_bytes(proto, files)?;
-    let shape: Vec<usize> = proto.dims.iter().filter_map(|&d| usize::try_from(d).ok()).collect();
-    Ok(Value::Tensor(Tensor::new(dtype, shape, bytes)?))
+    ensure!(stored != DataType::String, "tensors of strings are not supported");
+    types::decode(stored, &proto.dims, payload::tensor_bytes(proto, files)?).map(Value::Tensor)
 }
 
 fn sequence(proto: &SequenceProto, files: &ExternalFiles) -> Result<Value> {
@@ -77,10 +73,14 @@ fn element_kind(number: Option<i32>) -> Result<ElementKind> {
     ElementKind::try_from(number).map_err(|_| Error::new(format!("elem_type {number} is unknown")))
 }
 
-fn tensor_message(name: &str, t: &Tensor) -> Result<TensorProto> {
+/// A tensor, as the element type that the model declares if that is narrower than the tensor's.
+fn tensor_message(name: &str, declared: Option<DataType>, t: &Tensor) -> Result<TensorProto> {
+    let dims: Vec<i64> = t.shape().iter().map(|&d| d as i64).collect();
+    if let Some(narrow) = declared.filter(|declared| types::widened(*declared).is_some()) {
+        return Ok(payload::tensor(name, narrow, &dims, types::encode(narrow, t)?));
+    }
     let dtype = DataType::try_from(t.dtype().onnx());
     let dtype = dtype.map_err(|_| Error::new(format!("{} has no number in ONNX", t.dtype())))?;
-    let dims: Vec<i64> = t.shape().iter().map(|&d| d as i64).collect();
     Ok(payload::tensor(name, dtype, &dims, t.bytes().clone()))
 }
 
@@ -96,7 +96,9 @@ fn sequence_message(name: &str, element: &Kind, items: &[Value]) -> Result<Seque
     for item in items {
         match (element, item) {
             (Kind::Optional(inner), _) => proto.optional_values.push(optional_message("", inner, item)?),
-            (Kind::Tensor(_), Value::Tensor(t)) => proto.tensor_values.push(tensor_message("", t)?),
+            (Kind::Tensor(dtype), Value::Tensor(t)) => {
+                proto.tensor_values.push(tensor_message("", *dtype, t)?)
+            }
             (Kind::Sequence(inner), Value::Sequence(items)) => {
                 proto.sequence_values.push(sequence_message("", inner, items)?)
             }
@@ -111,8 +113,8 @@ fn optional_message(name: &str, inner: &Kind, value: &Value) -> Result<OptionalP
     let mut proto = OptionalProto { name: Some(name.into()), ..OptionalProto::default() };
     let kind = match (inner, value) {
         (_, Value::Absent) => ElementKind::Undefined,
-        (_, Value::Tensor(t)) => {
-            proto.tensor_value = Some(tensor_message("", t)?);
+        (Kind::Tensor(dtype), Value::Tensor(t)) => {
+            proto.tensor_value = Some(tensor_message("", *dtype, t)?);
             ElementKind::Tensor
         }
         (Kind::Sequence(element), Value::Sequence(items)) => {

@@ -18,7 +18,7 @@ mod ports;
 mod scope;
 mod symbols;
 mod table;
-mod types;
+pub(crate) mod types;
 
 #[cfg(test)]
 mod tests;

@@ -3,7 +3,7 @@
 
 use super::ctx::{Ctx, Item};
 use super::{Structure, types};
-use crate::import::proto::{TensorType, TypeProto, TypeValue, ValueInfoProto};
+use crate::import::proto::{DataType, TensorType, TypeProto, TypeValue, ValueInfoProto};
 use aic_ir::bail;
 use aic_ir::dim::Dim;
 use aic_ir::dtype::DType;
@@ -34,7 +34,11 @@ impl<'m> Ctx<'m> {
         match (ty.value.as_ref(), structure) {
             (Some(TypeValue::Tensor(tensor)), Structure::Tensor) => {
                 let ty = self.tensor_type(name, tensor)?;
-                Ok(Item::Tensor(self.body.graph.add_input(name, ty)))
+                let value = self.body.graph.add_input(name, ty);
+                if let Ok(stored) = DataType::try_from(tensor.elem_type()) {
+                    self.body.know.stored_as(value, stored);
+                }
+                Ok(Item::Tensor(value))
             }
             (Some(TypeValue::Sequence(ty)), Structure::Sequence(items)) => {
                 let Some(ty) = &ty.elem_type else { bail!("the sequence's elements have no type") };
@@ -56,7 +60,7 @@ impl<'m> Ctx<'m> {
     }
 
     fn tensor_type(&mut self, name: &str, tensor: &TensorType) -> Result<Type> {
-        let dtype = types::dtype(tensor.elem_type())?;
+        let dtype = types::input_dtype(tensor.elem_type())?;
         let declared = tensor.shape.as_ref().map(|shape| &shape.dim[..]);
         let dims: Vec<Dim> = match (self.options.shapes.get(name), declared) {
             (Some(shape), Some(declared)) if shape.len() != declared.len() => {
@@ -89,18 +93,28 @@ impl<'m> Ctx<'m> {
     pub(super) fn graph_output(&mut self, output: &'m ValueInfoProto) {
         let name = output.name();
         let declared = self.declared_dtype(output).filter(|&t| t > 0 && DType::from_onnx(t).is_none());
-        if let Some(declared) = declared {
-            let reason = format!("outputs of type {} are not supported", types::type_name(declared));
-            return self.problem(name, "graph output", &reason);
-        }
         match self.lookup(name) {
             Ok(Item::Failed) => {}
+            Ok(item) if declared.is_some_and(|declared| !self.is_stored_as(&item, declared)) => {
+                let reason = format!(
+                    "outputs of type {} are not supported",
+                    types::type_name(declared.unwrap_or_default())
+                );
+                self.problem(name, "graph output", &reason);
+            }
             Ok(item) => {
                 let structure = self.output_item(name, &item);
                 self.outputs.push(structure);
             }
             Err(error) => self.problem(name, "graph output", &error.message),
         }
+    }
+
+    /// Whether an item is a tensor of narrow integers, as the model declares it.
+    fn is_stored_as(&self, item: &Item, declared: i32) -> bool {
+        let Item::Tensor(value) = item else { return false };
+        let stored = self.body.know.stored(*value);
+        stored.is_some_and(|stored| stored as i32 == declared && self.dtype(*value).is_int())
     }
 
     /// Declares the tensors of an item as outputs. An item of a sequence that failed is taken for absent; its failure

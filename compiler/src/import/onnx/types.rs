@@ -32,15 +32,39 @@ pub(super) fn known_dim(dim: &Dimension) -> Option<i64> {
     }
 }
 
-/// A tensor of the model. Elements narrower than a byte, and 8-bit floats, become the narrowest type that holds them
-/// exactly; the model's own type is given beside it.
+/// The element type that an input of a type in ONNX's numbering has in the graph: the IR's own, or a wider one.
+pub(super) fn input_dtype(number: i32) -> Result<DType> {
+    let stored = DataType::try_from(number).ok();
+    stored.and_then(widened).map_or_else(|| dtype(number), Ok)
+}
+
+/// The narrowest type of the IR that holds the values of one that it doesn't have.
+pub(crate) fn widened(stored: DataType) -> Option<DType> {
+    match stored {
+        DataType::Int4 | DataType::Int2 => Some(DType::I8),
+        DataType::Uint4 | DataType::Uint2 => Some(DType::U8),
+        DataType::Float4E2M1
+        | DataType::Float8E4M3Fn
+        | DataType::Float8E4M3Fnuz
+        | DataType::Float8E5M2
+        | DataType::Float8E5M2Fnuz => Some(DType::F16),
+        _ => None,
+    }
+}
+
+/// A tensor of the model, and the model's own element type.
 pub(super) fn tensor(model: &Model, proto: &TensorProto) -> Result<(Tensor, DataType)> {
     let stored = payload::data_type(proto)?;
     ensure!(stored != DataType::String, "strings are not supported");
-    let bytes = model.tensor_bytes(proto)?;
-    let shape: Vec<usize> = proto.dims.iter().filter_map(|&d| usize::try_from(d).ok()).collect();
+    Ok((decode(stored, &proto.dims, model.tensor_bytes(proto)?)?, stored))
+}
+
+/// A tensor from packed little-endian bytes. Elements narrower than a byte, and 8-bit floats, become the [`widened`]
+/// type.
+pub(crate) fn decode(stored: DataType, dims: &[i64], bytes: Bytes) -> Result<Tensor> {
+    let shape: Vec<usize> = dims.iter().filter_map(|&d| usize::try_from(d).ok()).collect();
     if let Some(dtype) = DType::from_onnx(stored as i32) {
-        return Ok((Tensor::new(dtype, shape, bytes)?, stored));
+        return Tensor::new(dtype, shape, bytes);
     }
     let count = aic_ir::tensor::numel(&shape)?;
     let tensor = match stored {
@@ -67,7 +91,20 @@ pub(super) fn tensor(model: &Model, proto: &TensorProto) -> Result<(Tensor, Data
         })?,
         other => bail!("the element type {} is not supported", other.name()),
     };
-    Ok((tensor, stored))
+    Ok(tensor)
+}
+
+/// The packed bytes of a tensor of integers as elements of a narrower type, the reverse of [`decode`].
+pub(crate) fn encode(stored: DataType, t: &Tensor) -> Result<Bytes> {
+    let bits = match stored {
+        DataType::Int4 | DataType::Uint4 => 4,
+        DataType::Int2 | DataType::Uint2 => 2,
+        _ => bail!("tensors of {} can't be written as {}", t.dtype(), stored.name()),
+    };
+    ensure!(widened(stored) == Some(t.dtype()), "expected {}, found {}", stored.name(), t.dtype());
+    let mask = (1u8 << bits) - 1;
+    let pack = |bytes: &[u8]| bytes.iter().rev().fold(0u8, |packed, byte| packed << bits | byte & mask);
+    Ok(t.bytes().chunks(8 / bits).map(pack).collect())
 }
 
 fn floats(shape: Vec<usize>, bytes: &Bytes, decode: impl Fn(u8) -> f64) -> Result<Tensor> {
@@ -105,6 +142,22 @@ mod tests {
         assert_eq!(small_float(0x81, 4, 3, 7), -(-9f64).exp2());
         assert_eq!(small_float(0x7f, 4, 3, 8), 240.0);
         assert_eq!(small_float(0x7f, 5, 2, 16), 57344.0);
+    }
+
+    #[test]
+    fn narrow_integers_come_back() {
+        for (stored, packed) in [
+            (DataType::Int4, vec![0x8f, 0x07]),
+            (DataType::Uint4, vec![0x8f, 0x07]),
+            (DataType::Int2, vec![0b11_10_01_00, 0b10]),
+            (DataType::Uint2, vec![0b11_10_01_00, 0b10]),
+        ] {
+            let n = if packed[0] == 0x8f { 3 } else { 5 };
+            let t = decode(stored, &[n], Bytes::from(packed.clone())).unwrap();
+            assert_eq!(Some(t.dtype()), widened(stored));
+            assert_eq!(encode(stored, &t).unwrap(), packed);
+        }
+        assert!(encode(DataType::Float8E5M2, &Tensor::from_vec(vec![1], &[1i8]).unwrap()).is_err());
     }
 
     #[test]
