@@ -13,10 +13,10 @@ Examples:
   aic bench model.onnx --dim batch=8 --threads 4 --seconds 10
   aic bench model.onnx --json
 
-With --json one line: {\"model\", \"backend\", \"threads\", \"runs\", \"median_ms\", \"min_ms\", \"p95_ms\", \"compile_s\", \"load_s\",
-\"peak_rss_mb\", \"arena_mb\"}. compile_s reaches from reading the file to compiled kernels, load_s is loading their code
-and opening a session; peak_rss_mb is the most memory this process has held, compiling included. What isn't known
-is null.";
+With --json one line: {\"model\", \"backend\", \"threads\", \"runs\", \"median_ms\", \"min_ms\", \"p95_ms\", \
+\"compile_s\", \"load_s\", \"peak_rss_mb\", \"arena_mb\"}. compile_s reaches from reading the file to compiled \
+kernels, load_s is loading their code and opening a session; peak_rss_mb is the most memory this process has \
+held, compiling included. What isn't known is null.";
 
 /// Time compiling and running a model
 #[derive(clap::Args)]

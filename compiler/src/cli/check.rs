@@ -13,8 +13,9 @@ Examples:
   aic check model.onnx
   aic check model.onnx --dim batch=1 --dim seq=128
 
-Prints a line for every node that isn't supported: its name, operator, version of the operator set, and the reason.
-The exit code is 1 if there is one. Nodes that only the interpreter computes are listed too, and are no failure.";
+Prints a line for every node that isn't supported: its name, operator, version of the operator set, and the \
+reason. The exit code is 1 if there is one. Nodes that only the interpreter computes are listed too, and are no \
+failure.";
 
 /// Name every node that isn't supported, and why
 #[derive(clap::Args)]

@@ -16,10 +16,10 @@ use target_lexicon::{Architecture, BinaryFormat, OperatingSystem, Triple};
 
 const EXAMPLES: &str = "\
 Examples:
-  aic compile model.onnx -o model.so                     and model.h beside it
-  aic compile model.onnx -o model.so --dim batch=1       for this batch size only
-  aic compile model.onnx -o model.o --cpu x86-64-v3      an object file for any CPU with AVX2
-  aic compile model.onnx -o - --emit kernels | less      the loops that it becomes
+  aic compile model.onnx -o model.so                  and model.h beside it
+  aic compile model.onnx -o m.so --dim batch=1        for this batch size only
+  aic compile model.onnx -o m.o --cpu x86-64-v3       for any CPU with AVX2
+  aic compile model.onnx -o - --emit kernels | less   the loops it becomes
   aic compile model.onnx -o model.ll --emit llvm
 
 What is emitted follows from the name: .so and .o as such, .aic graph, .s asm, .ll llvm, .kernels kernels.";

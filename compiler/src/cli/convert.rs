@@ -10,8 +10,8 @@ Examples:
   aic convert model.onnx -o model.json
   aic convert model.json -o model.onnx
 
-Nothing is lost on the way: the model comes back with every field and every bit. Weights in external files stay in
-external files, which are copied if OUT is in another folder. testdata/README.md describes the JSON.";
+Nothing is lost on the way: the model comes back with every field and every bit. Weights in external files stay \
+in external files, which are copied if OUT is in another folder. testdata/README.md describes the JSON.";
 
 /// Convert a model between ONNX and graph JSON, without loss
 #[derive(clap::Args)]

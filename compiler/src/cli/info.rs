@@ -21,7 +21,7 @@ Examples:
   aic info model.onnx
   aic info model.onnx --dim batch=8
 
-Parameters are the elements of the model's constants, and FLOPs are counted after the graph passes, two for each
+Parameters are the elements of the model's constants, and FLOPs are counted after the graph passes, two for each \
 multiplication with addition. Where a dimension is symbolic, numbers are given for the value 1 too.";
 
 /// Show inputs, outputs, operators, parameters, FLOPs and bytes

@@ -22,9 +22,9 @@ use std::process::ExitCode;
 
 const EXAMPLES: &str = "\
 Examples:
-  aic run model.onnx                            run it on random inputs and summarise what comes out
+  aic run model.onnx                            on random inputs, with a summary
   aic run model.onnx --inputs x=photo.npy --outputs results
-  aic compile model.onnx -o model.so            a shared library that needs nothing but libc and libm
+  aic compile model.onnx -o model.so            needs nothing but libc and libm
   aic check model.onnx                          is every operator supported?
   aic bench model.onnx --threads 4
 
@@ -102,6 +102,8 @@ mod tests {
         for command in Cli::command().get_subcommands() {
             let help = command.get_after_help().map(ToString::to_string).unwrap_or_default();
             assert!(help.contains(&format!("aic {}", command.get_name())), "{}", command.get_name());
+            let examples = help.lines().filter(|line| line.starts_with("  "));
+            examples.for_each(|line| assert!(line.len() < 80, "too long for a narrow terminal: {line}"));
         }
     }
 }

@@ -21,8 +21,8 @@ Examples:
   aic ops | grep -i pool
   aic ops --core
 
-The first table has the operators of ONNX that can be imported, with the versions of the operator set (a model's
-opset_import) that they are known in. The second has the core operators that they are made of, the element types
+The first table has the operators of ONNX that can be imported, with the versions of the operator set (a model's \
+opset_import) that they are known in. The second has the core operators that they are made of, the element types \
 they take, and the backends that compute them.";
 
 /// How many random instances an operator is tried on; an elementwise function has a type per function and more.

@@ -11,15 +11,15 @@ use std::path::PathBuf;
 
 const EXAMPLES: &str = "\
 Examples:
-  aic run model.onnx                                    random inputs, symbolic dims are 1
-  aic run model.onnx --dim batch=4                      random inputs, a batch of 4
+  aic run model.onnx                            random inputs, symbolic dims are 1
+  aic run model.onnx --dim batch=4              random inputs, a batch of 4
   aic run model.onnx --inputs x=photo.npy mask=mask.npy --outputs results
   aic run model.onnx --inputs test_data_set_0 --outputs results
-  aic run model.onnx --backend reference                the interpreter's answer
+  aic run model.onnx --backend reference        the interpreter's answer
 
-Inputs from .pb files (ONNX's TensorProto; input_K.pb is for the K-th input that isn't an initializer) give outputs
-as .pb files, output_K.pb; all others give NAME.npy. Operators that have no kernel are computed by the interpreter
-within the compiled program, with a note; --strict refuses them.";
+Inputs from .pb files (ONNX's TensorProto; input_K.pb is for the K-th input that isn't an initializer) give \
+outputs as .pb files, output_K.pb; all others give NAME.npy. Operators that have no kernel are computed by the \
+interpreter within the compiled program, with a note; --strict refuses them.";
 
 /// Run a model and summarise what comes out
 #[derive(clap::Args)]
