@@ -11,7 +11,7 @@ use std::path::PathBuf;
 
 const EXAMPLES: &str = "\
 Examples:
-  aic run model.onnx                            random inputs, symbolic dims are 1
+  aic run model.onnx                            random inputs; dims are 1
   aic run model.onnx --dim batch=4              random inputs, a batch of 4
   aic run model.onnx --inputs x=photo.npy mask=mask.npy --outputs results
   aic run model.onnx --inputs test_data_set_0 --outputs results
