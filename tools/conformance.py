@@ -49,6 +49,16 @@ LIGHT_DIR = pathlib.Path(onnx.backend.test.__file__).parent / "data" / "light"
 # Their outputs are drawn at random, from a generator that no standard prescribes: only dtype and shape are compared.
 RANDOM_CASES = re.compile(r"test_bernoulli|test_training_dropout_(?!zero_ratio)")
 
+# The expected outputs of these cases are further from the exact results than the tolerance allows, and further than
+# `aic`'s results are; here is how far, as an absolute error. The inverse transforms expect 1.9e-7, the rounding noise of
+# a transform in f32, where the exact result is 0. The attention rounds to 16 bits at every step: it expects 0.4695 where
+# the exact result is 0.46919, between the 16-bit floats 0.4690 and 0.4695.
+INEXACT_CASES = {
+    "test_dft_inverse": 2e-7,
+    "test_dft_inverse_opset19": 2e-7,
+    "test_attention_4d_causal_fp16_expanded": 5e-4,
+}
+
 
 @dataclasses.dataclass(frozen=True)
 class Outcome:
@@ -228,6 +238,7 @@ def run_once(case_dir, data_dir, out_dir, flags, options):
 
 def compare(case_dir, data_dir, out_dir):
     tolerance = json.loads((case_dir / "tolerance.json").read_text())
+    tolerance["atol"] = max(tolerance["atol"], INEXACT_CASES.get(case_dir.name, 0))
     values_matter = not RANDOM_CASES.match(case_dir.name)
     for i, info in enumerate(onnx.load(case_dir / "model.onnx").graph.output):
         expected, found = data_dir / f"output_{i}.pb", out_dir / f"output_{i}.pb"

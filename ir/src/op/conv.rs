@@ -77,12 +77,17 @@ impl Operator for Conv {
     fn compute(&self, x: &[Type], y: &[Type]) -> Option<Compute> {
         let (x_ty, w, y) = (&x[0], &x[1], &y[0]);
         let windows = self.windows(&w.dims[2..]);
+        let pointwise = w.dims[2..].iter().all(|d| d.is(1)) && !windows.pads_any();
         let mut stages = Vec::new();
-        let mut source = Source::Input(0);
-        if windows.pads_any() {
+        // A strided 1x1 convolution is one without strides on the elements that it reads.
+        let selects = pointwise && self.strides.iter().any(|&s| s > 1);
+        if selects {
+            let dims = [&x_ty.dims[..2], &y.dims[2..]].concat();
+            stages.push(windows.select_stage(x_ty, &dims));
+        } else if windows.pads_any() {
             stages.push(windows.pad_stage(x_ty, Scalar::zero(x_ty.dtype)));
-            source = Source::Stage(0);
         }
+        let source = if stages.is_empty() { Source::Input(0) } else { Source::Stage(0) };
         let axes = Axis::outputs(&y.dims);
         let mut over = vec![Axis::new("c", w.dims[1].clone())];
         over.extend(tap_axes(&w.dims[2..]));
@@ -91,7 +96,7 @@ impl Operator for Conv {
         let per_group = w.dims[0].floor_div(&self.groups.into());
         let group = if self.groups == 1 { 0.into() } else { i[1].floor_div(&per_group) };
         let mut at_x = vec![i[0].clone(), group * w.dims[1].clone() + r[0].clone()];
-        at_x.extend(windows.index(&i[2..], &r[1..]));
+        at_x.extend(if selects { i[2..].to_vec() } else { windows.index(&i[2..], &r[1..]) });
         let mut at_w = vec![i[1].clone()];
         at_w.extend(r);
         let work = x_ty.dtype.compute();

@@ -76,6 +76,17 @@ impl Windows<'_> {
         (0..o.len()).map(along).collect()
     }
 
+    /// The stage that copies from operand 0 of type `x` the first element of every window; `dims` are the extents of
+    /// the copy.
+    pub fn select_stage(&self, x: &Type, dims: &[Dim]) -> Stage {
+        let lead = x.rank() - self.strides.len();
+        let axes: Vec<Axis> =
+            dims.iter().enumerate().map(|(k, d)| Axis::new(&format!("p{k}"), d.clone())).collect();
+        let step = |k: usize| if k < lead { 1 } else { self.strides[k - lead] };
+        let at = axes.iter().enumerate().map(|(k, a)| a.dim() * step(k).into()).collect();
+        Stage::map(x.dtype, axes, Expr::input(0, at))
+    }
+
     /// The stage that copies operand 0 of type `x` into padded extents, with `fill` around it.
     pub fn pad_stage(&self, x: &Type, fill: Scalar) -> Stage {
         let n = self.strides.len();

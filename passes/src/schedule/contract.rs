@@ -16,6 +16,7 @@ use aic_ir::scalar::{Scalar, ScalarFn};
 use aic_ir::schedule::{Class, Schedule};
 use aic_ir::target::Target;
 use std::collections::HashMap;
+use std::ops::RangeInclusive;
 
 /// The roles of a contraction's parts.
 struct Roles<'a> {
@@ -40,12 +41,17 @@ fn roles(nest: &Nest) -> Option<Roles<'_>> {
         [Some(step)] => Some(step.clone()),
         _ => None,
     };
-    // Contiguous in one factor and absent from the other, the innermost such axis.
+    // Contiguous in one factor and absent from the other, the innermost such axis; else one of small steps, whose
+    // vectors are shuffled together from contiguous ones.
     let find = |scalar: &Flat, vector: &Flat| {
-        nest.axes.iter().rposition(|axis| {
-            let long = axis.extent.as_const().is_none_or(|n| n >= 4);
-            long && step(vector, axis).is_some_and(|s| s.is(1)) && step(scalar, axis).is_some_and(|s| s.is(0))
-        })
+        let fit = |steps: RangeInclusive<i64>| {
+            nest.axes.iter().rposition(|axis| {
+                let long = axis.extent.as_const().is_none_or(|n| n >= 4);
+                let step_of = |f: &Flat| step(f, axis).and_then(|s| s.as_const());
+                long && step_of(scalar) == Some(0) && step_of(vector).is_some_and(|s| steps.contains(&s))
+            })
+        };
+        fit(1..=1).or_else(|| fit(2..=4))
     };
     let (n, scalar, vector) = match (find(a, b), find(b, a)) {
         (Some(n), None) => (n, a, b),
