@@ -33,9 +33,8 @@ pub(super) fn matched(c: &mut Ctx, x: ValueId, dims: &[Dim]) -> Result<ValueId> 
             continue;
         }
         let difference = d.clone() - to.clone();
-        ensure!(difference.as_const().is_none(), "expected extents {dims:?}, found {}", c.ty(x));
-        c.require(difference.clone());
-        c.require(-difference);
+        let equal = c.require(difference.clone()) && c.require(-difference);
+        ensure!(equal, "expected extents {dims:?}, found {}", c.ty(x));
         *d = to.clone();
     }
     c.reshape(x, own)

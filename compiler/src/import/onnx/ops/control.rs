@@ -79,8 +79,8 @@ fn both_branches<'m>(
     other: &'m GraphProto,
 ) -> Result<Option<Vec<ValueId>>> {
     let cond = scalar(c, cond, "the condition")?;
-    let Some(then) = c.build_body(then, &[], &[])? else { return Ok(None) };
-    let Some(other) = c.build_body(other, &[], &then.captures)? else { return Ok(None) };
+    let Some(then) = build(c, then, &[], &[])? else { return Ok(None) };
+    let Some(other) = build(c, other, &[], &then.captures)? else { return Ok(None) };
     let (mut then_graph, mut other_graph) =
         (finished(then.graph, &then.outputs), finished(other.graph, &other.outputs));
     // What one takes, the other takes too.
@@ -93,6 +93,23 @@ fn both_branches<'m>(
     let op = If { then: then_graph.into(), other: other_graph.into(), fresh };
     let inputs: Vec<ValueId> = [cond].into_iter().chain(captures).collect();
     c.add_all(op, &inputs).map(Some)
+}
+
+/// Builds the graph of a body. What its nodes require is required where it is run only.
+fn build<'m>(
+    c: &mut Ctx<'m>,
+    body: &'m GraphProto,
+    inputs: &[Type],
+    captures: &[ValueId],
+) -> Result<Option<Built>> {
+    let outside = std::mem::take(&mut c.requires);
+    let built = c.build_body(body, inputs, captures);
+    let within = std::mem::replace(&mut c.requires, outside);
+    let mut built = built?;
+    if let Some(built) = &mut built {
+        built.graph.requires.extend(within);
+    }
+    Ok(built)
 }
 
 /// The body with its results declared as outputs.
@@ -170,9 +187,8 @@ fn build_stable<'m>(
     let mut varying: HashSet<Dim> = HashSet::new();
     loop {
         let before = c.reported();
-        let requires = c.requires.clone();
         let inputs: Vec<Type> = [&passed.before[..], &passed.states, &passed.after].concat();
-        let Some(built) = c.build_body(body, &inputs, &[])? else { return Ok(None) };
+        let Some(built) = build(c, body, &inputs, &[])? else { return Ok(None) };
         let n = n_before + passed.states.len();
         ensure!(
             built.outputs.len() >= n,
@@ -199,7 +215,6 @@ fn build_stable<'m>(
             return Ok(Some(built));
         }
         c.retract(before);
-        c.requires = requires;
     }
 }
 

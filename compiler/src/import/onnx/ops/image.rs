@@ -1,5 +1,6 @@
 //! Images: sampling at computed places, regions, boxes, patches.
 
+use super::attention::matched;
 use super::conv::with_bias;
 use super::window::{kernel_of, per_axis};
 use crate::import::onnx::ctx::{Ctx, Outputs};
@@ -47,7 +48,8 @@ fn grid_sample(c: &mut Ctx) -> Result<Outputs> {
 }
 
 fn roi_align(c: &mut Ctx) -> Result<Outputs> {
-    let inputs = [c.input(0)?, c.input(1)?, c.input(2)?];
+    let (x, rois, indices) = (c.input(0)?, c.input(1)?, c.input(2)?);
+    let indices = matched(c, indices, &[c.dim(rois, 0)])?;
     let size = |c: &Ctx, name: &str, default: i64| -> Result<usize> {
         let size = c.int_or(name, default)?;
         match usize::try_from(size) {
@@ -74,7 +76,7 @@ fn roi_align(c: &mut Ctx) -> Result<Outputs> {
         spatial_scale: c.float_or("spatial_scale", 1.0)?,
         half_pixel,
     };
-    Ok(c.add(op, &inputs)?.into())
+    Ok(c.add(op, &[x, rois, indices])?.into())
 }
 
 /// How many boxes are selected is known only when running.

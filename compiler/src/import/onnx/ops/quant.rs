@@ -2,6 +2,7 @@
 //!
 //! Types narrower than a byte are held in bytes, each value being in the narrow type's range.
 
+use super::attention::matched;
 use super::conv::{convolution, with_bias};
 use super::matmul::numpy_matmul;
 use crate::import::onnx::ctx::{Ctx, Outputs};
@@ -87,6 +88,7 @@ fn fitted(c: &mut Ctx, v: ValueId, x: ValueId) -> Result<ValueId> {
     }
     let axis = c.axis(c.int_or("axis", 1)?, rank)?;
     if block == 0 {
+        let v = matched(c, v, &[c.dim(x, axis)])?;
         return c.along(v, axis, rank);
     }
     ensure!(block > 0, "the block size must be positive, found {block}");

@@ -468,10 +468,15 @@ impl Method {
         };
         match self.transform {
             Transform::Asymmetric => c.divide(index, scale),
-            Transform::HalfPixel => {
-                let centre = c.shifted(index, 0.5)?;
-                let at = c.divide(centre, scale)?;
-                c.shifted(at, -0.5)
+            Transform::HalfPixel => half_pixel(c, index, scale),
+            Transform::HalfPixelSymmetric => {
+                let (length, to) = (c.times(scale, from)?, c.dim_value(&t.to, DType::F64)?);
+                let cut = c.minus(length, to)?;
+                let part = c.divide(cut, length)?;
+                let half = c.scaled(from, 0.5)?;
+                let offset = c.times(half, part)?;
+                let at = half_pixel(c, index, scale)?;
+                c.plus(at, offset)
             }
             Transform::AlignCorners => {
                 let length = c.times(scale, from)?;
@@ -484,15 +489,15 @@ impl Method {
                 c.divide(all, steps)
             }
             Transform::PytorchHalfPixel => {
-                let centre = c.shifted(index, 0.5)?;
-                let at = c.divide(centre, scale)?;
-                let at = c.shifted(at, -0.5)?;
+                let at = half_pixel(c, index, scale)?;
                 let length = c.times(scale, from)?;
                 let one = c.with_number(ScalarFn::Eq, length, 1.0)?;
                 let first = c.number(-0.5, DType::F64);
                 c.select(one, first, at)
             }
-            _ => bail!("this coordinate transformation needs extents that are known when compiling"),
+            Transform::CropAndResize => {
+                bail!("tf_crop_and_resize needs extents that are known when compiling")
+            }
         }
     }
 
@@ -511,6 +516,13 @@ impl Method {
         }
         Ok(y)
     }
+}
+
+/// `(index + 0.5) / scale - 0.5`
+fn half_pixel(c: &mut Ctx, index: ValueId, scale: ValueId) -> Result<ValueId> {
+    let centre = c.shifted(index, 0.5)?;
+    let at = c.divide(centre, scale)?;
+    c.shifted(at, -0.5)
 }
 
 /// An axis whose extents are known.

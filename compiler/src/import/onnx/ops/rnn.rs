@@ -3,6 +3,7 @@
 //! What depends on the inputs alone is one product for the whole sequence; the recurrence does the rest.
 
 use super::activation;
+use super::attention::matched;
 use super::steps::{self, Step, Steps};
 use crate::import::onnx::ctx::{Ctx, Outputs};
 use crate::import::onnx::table::{Operator, op};
@@ -250,7 +251,7 @@ fn operands(c: &mut Ctx, kind: Kind, batch_first: bool) -> Result<Operands> {
 fn recurrent(c: &mut Ctx, kind: Kind) -> Result<Outputs> {
     let batch_first = c.flag("layout", false)?;
     let dtype = c.dtype(c.input(0)?);
-    let operands = operands(c, kind, batch_first)?;
+    let mut operands = operands(c, kind, batch_first)?;
     let reversed: &[bool] = match c.text_or("direction", "forward")? {
         "forward" => &[false],
         "reverse" => &[true],
@@ -270,8 +271,8 @@ fn recurrent(c: &mut Ctx, kind: Kind) -> Result<Outputs> {
         c.expect_dims(peepholes, &[directions.into(), (3 * hidden).into()], "the input P")?;
     }
     let batch = c.dim(operands.x, 1);
-    for &initial in operands.initial.iter().flatten() {
-        c.expect_dims(initial, &[directions.into(), batch.clone(), hidden.into()], "the initial state")?;
+    for initial in operands.initial.iter_mut().flatten() {
+        *initial = matched(c, *initial, &[directions.into(), batch.clone(), hidden.into()])?;
     }
     let activations = activations(c, kind, directions)?;
     let per_direction = activations.len() / directions;
