@@ -1,5 +1,7 @@
 //! Tests of the walk through models. What the operators mean is tested by the official cases.
 
+mod bodies;
+
 use super::*;
 use crate::import::payload;
 use crate::import::proto::{
