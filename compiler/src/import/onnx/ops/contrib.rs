@@ -285,9 +285,9 @@ fn attention(c: &mut Ctx) -> Result<Outputs> {
     let (mut past, mut present) = (Dim::from(0), None);
     if let Some(cache) = c.optional(4)? {
         past = c.dim(cache, 3);
-        for k in 1..3 {
-            let before = c.at(cache, 0, k - 1)?;
-            parts[k] = c.concat(&[before, parts[k]], 2)?;
+        for (k, part) in parts[1..].iter_mut().enumerate() {
+            let before = c.at(cache, 0, k)?;
+            *part = c.concat(&[before, *part], 2)?;
         }
     }
     if c.wants(1) {

@@ -294,14 +294,14 @@ impl Method {
     fn repetitions(&self, t: &Target) -> Option<i64> {
         let scale = t.scale.filter(|s| s.fract() == 0.0 && *s >= 1.0 && *s < 1e6)? as i64;
         let exact = t.to == t.from.clone() * scale.into() && self.mode == Mode::Nearest;
-        let plain = match (self.transform, self.rounding) {
-            (Transform::Asymmetric, Rounding::Floor) => true,
-            (
-                Transform::HalfPixel | Transform::HalfPixelSymmetric,
-                Rounding::PreferFloor | Rounding::PreferCeil,
-            ) => true,
-            _ => false,
-        };
+        let plain = matches!(
+            (self.transform, self.rounding),
+            (Transform::Asymmetric, Rounding::Floor)
+                | (
+                    Transform::HalfPixel | Transform::HalfPixelSymmetric,
+                    Rounding::PreferFloor | Rounding::PreferCeil,
+                )
+        );
         (exact && plain).then_some(scale)
     }
 
@@ -419,7 +419,7 @@ impl Method {
         let at = self.symbolic_position(c, t)?;
         let last = c.dim_value(&(t.from.clone() - 1.into()), DType::F64)?;
         let zero = c.number(0.0, DType::F64);
-        let mut element = |c: &mut Ctx, at: ValueId| -> Result<ValueId> {
+        let element = |c: &mut Ctx, at: ValueId| -> Result<ValueId> {
             let at = c.maximum(at, zero)?;
             let at = c.minimum(at, last)?;
             let index = c.cast(at, DType::I64)?;

@@ -1,6 +1,6 @@
 //! Recurrences: steps along the first axis of some operands, unrolled or as a loop.
 
-use crate::import::onnx::ctx::{Body, Ctx};
+use crate::import::onnx::ctx::Ctx;
 use aic_ir::error::Result;
 use aic_ir::graph::{Graph, ValueId};
 use aic_ir::op::Scan;
@@ -113,7 +113,7 @@ fn closed(
     c.outer.push(outer);
     let inputs: Vec<ValueId> = types.iter().map(|ty| c.body.graph.add_input("", ty.clone())).collect();
     let results = f(c, &inputs);
-    let outer = c.outer.pop().unwrap_or_else(Body::default);
+    let outer = c.outer.pop().unwrap_or_default();
     let mut graph = std::mem::replace(&mut c.body, outer).graph;
     results?.into_iter().for_each(|v| graph.add_output("", v));
     Ok(graph)
