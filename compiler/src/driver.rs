@@ -95,7 +95,9 @@ impl Source {
     pub fn import(&self, options: &ImportOptions) -> Result<Imported> {
         self.check_dims(&options.dims)?;
         match self {
-            Source::Onnx(model) => onnx::import(model, options),
+            Source::Onnx(model) => {
+                onnx::import(model, options).map_err(|error| error.context(model.path.display()))
+            }
             Source::Text(graph) => {
                 let value = |s: &Sym| options.dims.get(s.name()).map(|&d| Dim::from(d));
                 let graph = graph.subst(&value);
@@ -134,6 +136,7 @@ impl Source {
         match self {
             Source::Onnx(model) => {
                 onnx::check(model, &ImportOptions { dims: dims.clone(), ..ImportOptions::default() })
+                    .map_err(|error| error.context(model.path.display()))
             }
             Source::Text(_) => Ok(Vec::new()),
         }

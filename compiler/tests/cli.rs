@@ -159,7 +159,7 @@ fn every_unsupported_node_is_named() {
     let path = model(here.path(), x, Json::Array(nodes), Json::Array(vec![]));
     let outcome = aic(here.path(), &["check", &path]);
     assert_eq!(outcome.code, Some(1));
-    assert!(outcome.stderr.contains("3 nodes are not supported"), "{}", outcome.stderr);
+    assert!(outcome.stderr.contains("3 nodes can't be imported"), "{}", outcome.stderr);
     let run = refusal(here.path(), &["run", &path]);
     for text in ["the_a", "Frobnicate", "the_c", "Wobble", "the_y", "Jitter"] {
         assert!(outcome.stdout.contains(text), "{}", outcome.stdout);

@@ -35,8 +35,8 @@ pub fn execute(args: &Args) -> Result<()> {
     let problems = source.check(&dims)?;
     if !problems.is_empty() {
         print::stdout(&print::table(&problems.iter().map(row).collect::<Vec<_>>()))?;
-        let nodes = if problems.len() == 1 { "node is" } else { "nodes are" };
-        return Err(Error::new(format!("{} {nodes} not supported", problems.len())));
+        let nodes = if problems.len() == 1 { "node" } else { "nodes" };
+        return Err(Error::new(format!("{} {nodes} can't be imported", problems.len())));
     }
     let imported = source.import(&ImportOptions { dims, ..ImportOptions::default() })?;
     imported.warnings.iter().for_each(|w| print::warning(w));

@@ -44,7 +44,7 @@ impl Operator for Elementwise {
         let dtypes: Vec<DType> = x.iter().map(|t| t.dtype).collect();
         let Some(dtype) = self.f.result(&dtypes) else {
             let found: Vec<String> = dtypes.iter().map(DType::to_string).collect();
-            bail!("{} takes {}, found {}", self.f.keyword(), expected(self.f), found.join(", "))
+            bail!("expected {}, found {}", expected(self.f), found.join(", "))
         };
         let dims: Vec<&[Dim]> = x.iter().map(|t| &t.dims[..]).collect();
         Ok(vec![Type::new(dtype, broadcast(&dims)?)])
