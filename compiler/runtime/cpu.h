@@ -1,6 +1,6 @@
 /* Which instruction sets this machine has, so that a model compiled for others fails with a message.
  *
- * The order of the table is the order of bits in the plan; names are LLVM's. compiler/src/plan.rs has the same list. */
+ * The order of the table is the order of bits in the plan; names are LLVM's. backends/src/x86/mod.rs has the same list. */
 #ifndef AIC_CPU_H
 #define AIC_CPU_H
 
@@ -24,7 +24,6 @@ static const cpu_feature CPU_FEATURES[] = {
     {"pclmul", 1, 0, CPU_ECX, 1, CPU_ANY},
     {"ssse3", 1, 0, CPU_ECX, 9, CPU_ANY},
     {"fma", 1, 0, CPU_ECX, 12, CPU_YMM},
-    {"cx16", 1, 0, CPU_ECX, 13, CPU_ANY},
     {"sse4.1", 1, 0, CPU_ECX, 19, CPU_ANY},
     {"sse4.2", 1, 0, CPU_ECX, 20, CPU_ANY},
     {"movbe", 1, 0, CPU_ECX, 22, CPU_ANY},
@@ -62,7 +61,6 @@ static const cpu_feature CPU_FEATURES[] = {
     {"avxvnniint8", 7, 1, CPU_EDX, 4, CPU_YMM},
     {"avxneconvert", 7, 1, CPU_EDX, 5, CPU_YMM},
     {"avxvnniint16", 7, 1, CPU_EDX, 10, CPU_YMM},
-    {"sahf", 0x80000001, 0, CPU_ECX, 0, CPU_ANY},
     {"lzcnt", 0x80000001, 0, CPU_ECX, 5, CPU_ANY},
 };
 

@@ -41,52 +41,7 @@ pub struct HostStep {
 }
 
 /// Instruction sets that the runtime can check, by LLVM's names; the order is that of `runtime/cpu.h`.
-pub const CPU_FEATURES: &[&str] = &[
-    "sse3",
-    "pclmul",
-    "ssse3",
-    "fma",
-    "cx16",
-    "sse4.1",
-    "sse4.2",
-    "movbe",
-    "popcnt",
-    "aes",
-    "avx",
-    "f16c",
-    "bmi",
-    "avx2",
-    "bmi2",
-    "avx512f",
-    "avx512dq",
-    "adx",
-    "avx512ifma",
-    "avx512cd",
-    "avx512bw",
-    "avx512vl",
-    "avx512vbmi",
-    "avx512vbmi2",
-    "gfni",
-    "vaes",
-    "vpclmulqdq",
-    "avx512vnni",
-    "avx512bitalg",
-    "avx512vpopcntdq",
-    "avx512vp2intersect",
-    "amx-bf16",
-    "avx512fp16",
-    "amx-tile",
-    "amx-int8",
-    "avxvnni",
-    "avx512bf16",
-    "amx-fp16",
-    "avxifma",
-    "avxvnniint8",
-    "avxneconvert",
-    "avxvnniint16",
-    "sahf",
-    "lzcnt",
-];
+pub use aic_backends::x86::FEATURES as CPU_FEATURES;
 
 /// The bits of features given by LLVM's names, with or without a `+` before them. Names that are switched off by a `-`
 /// or that the runtime doesn't know (none that a compiler uses unasked) have no bit.
