@@ -128,7 +128,7 @@ fn every_unsupported_node_is_named_also_behind_others() {
 fn what_is_wrong_with_a_node_is_said() {
     let wrong_type = failure(&simple(&["x i64 3", "y f32 3"], &["z = Add x y"], &["z f32 3"]));
     assert_eq!(wrong_type.nodes, ["z"]);
-    assert!(wrong_type.message.contains("add takes one number type, found i64, f32"), "{wrong_type}");
+    assert!(wrong_type.message.contains("add: expected one number type, found i64, f32"), "{wrong_type}");
     let missing = failure(&simple(&["x f32 3"], &["z = Add x _"], &["z f32 3"]));
     assert!(missing.message.contains("input 1 is missing"), "{missing}");
     let attribute = with(AttributeProto { r#type: Some(1), ..int("axis", 0) }, node("y = Concat x x"));
