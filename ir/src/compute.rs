@@ -233,7 +233,7 @@ impl Expr {
             .unwrap_or(Expr::Const(DType::Bool, Scalar::B(true)))
     }
 
-    /// `0 <= index < extent` as a condition; `None` if the guard is trivially true for a range of the index.
+    /// `0 <= index < extent` as a condition.
     pub fn in_bounds(index: &Dim, extent: &Dim) -> Expr {
         let ge = Expr::call(ScalarFn::Ge, [Expr::Index(index.clone()), Expr::int(0)]);
         let lt = Expr::call(ScalarFn::Lt, [Expr::Index(index.clone()), Expr::Index(extent.clone())]);

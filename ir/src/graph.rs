@@ -219,7 +219,7 @@ impl Graph {
     }
 
     /// A copy in which nodes are rebuilt one by one: `f` gets each node with its operands in the new graph and gives
-    /// its results there. Values keep their order; names and ports are kept.
+    /// its results there, or none to drop the node. Values keep their order; names and ports are kept.
     pub fn rebuild(
         &self,
         mut f: impl FnMut(&mut Graph, NodeId, &Node, &[ValueId]) -> Result<Vec<ValueId>>,

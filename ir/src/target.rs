@@ -11,8 +11,6 @@ pub struct Target {
     pub vector_registers: u32,
     /// Caches and memory, the nearest first.
     pub memory: Vec<MemoryLevel>,
-    /// The largest number of elements a thread may keep on its stack, in bytes.
-    pub stack_bytes: u64,
 }
 
 /// A level of the memory hierarchy.
@@ -45,7 +43,6 @@ impl Target {
                 level("L3", 16 << 20, 29e9),
                 level("memory", u64::MAX, 12e9),
             ],
-            stack_bytes: 64 << 10,
         }
     }
 

@@ -108,7 +108,7 @@ pub fn fold(g: &Graph) -> Result<Graph> {
 }
 
 fn has_effects(op: &Op) -> bool {
-    matches!(op.keyword(), "random" | "if" | "loop" | "scan")
+    matches!(op, Op::Random(_) | Op::If(_) | Op::Loop(_) | Op::Scan(_))
 }
 
 /// Whether the values of symbols decide what it computes.
@@ -132,19 +132,8 @@ pub fn dead_code(g: &Graph) -> Result<Graph> {
             n.inputs.iter().for_each(|v| live[v.index()] = true);
         }
     }
-    let mut out = Graph::new(&g.name);
-    out.requires = g.requires.clone();
-    let mut map: HashMap<ValueId, ValueId> = HashMap::new();
-    for p in &g.inputs {
-        map.insert(p.value, out.add_input(&p.name, g.ty(p.value).clone()));
-    }
-    for (_, n) in g.nodes().filter(|(_, n)| n.outputs.iter().any(|v| live[v.index()])) {
-        let x: Vec<ValueId> = n.inputs.iter().map(|v| map[v]).collect();
-        let y = copy(&mut out, g, n, &x)?;
-        map.extend(n.outputs.iter().copied().zip(y));
-    }
-    for p in &g.outputs {
-        out.add_output(&p.name, map[&p.value]);
-    }
-    Ok(out)
+    g.rebuild(|out, _, n, x| match n.outputs.iter().any(|v| live[v.index()]) {
+        true => copy(out, g, n, x),
+        false => Ok(Vec::new()),
+    })
 }

@@ -20,13 +20,15 @@ use std::sync::Arc;
 /// Lowers a graph whose nodes are all wanted (dead ones removed). Buffers have no offsets yet.
 pub fn lower(graph: Graph, target: &Target) -> Result<Program> {
     let graph = Arc::new(graph);
+    let inputs: BTreeSet<Sym> = graph.input_symbols().into_iter().map(|(s, _, _)| s).collect();
     let mut l = Lowering {
         graph: &graph,
         target,
         program: Program { name: graph.name.clone(), ..Program::default() },
         buffers: HashMap::new(),
         kernels: HashMap::new(),
-        known: graph.input_symbols().into_iter().map(|(s, _, _)| s).collect(),
+        known: inputs.clone(),
+        inputs,
     };
     l.program.requires = graph.requires.clone();
     for (_, n) in graph.nodes() {
@@ -56,6 +58,8 @@ struct Lowering<'a> {
     buffers: HashMap<ValueId, usize>,
     /// Kernels by their text without the name.
     kernels: HashMap<String, usize>,
+    /// Symbols whose values are known before the program runs.
+    inputs: BTreeSet<Sym>,
     /// Symbols whose values are known before the step at hand.
     known: BTreeSet<Sym>,
 }
@@ -89,8 +93,7 @@ impl Lowering<'_> {
 
     /// A buffer for a result: in the arena, or on the heap where its size isn't known before the program runs.
     fn result(&mut self, ty: &Type) -> usize {
-        let inputs: BTreeSet<Sym> = self.graph.input_symbols().into_iter().map(|(s, _, _)| s).collect();
-        let early = ty.dims.iter().all(|d| d.symbols().is_subset(&inputs));
+        let early = ty.dims.iter().all(|d| d.symbols().is_subset(&self.inputs));
         let place = if early { Place::Arena(0.into()) } else { Place::Heap };
         self.buffer(ty.clone(), place)
     }

@@ -306,14 +306,9 @@ impl TileMaker<'_> {
         end.extend(finish(&mut e, nest, result, mask.as_ref()));
 
         let b_type = vector_dtype(nest, self.roles.vector);
-        let Stmt::Alloc(mut acc_buffer) = register("", nest.acc, rows.width * vectors * lanes) else {
-            return Vec::new();
-        };
-        acc_buffer.name = acc.clone();
-        let mut out = vec![Stmt::Alloc(acc_buffer)];
-        if shared && let Stmt::Alloc(mut b) = register("", b_type, vectors * lanes) {
-            b.name = vec.clone();
-            out.push(Stmt::Alloc(b));
+        let mut out = vec![register(acc.name(), nest.acc, rows.width * vectors * lanes)];
+        if shared {
+            out.push(register(vec.name(), b_type, vectors * lanes));
         }
         out.push(unroll(&i, rows.width, vec![unroll(&j, vectors, vec![clear])]));
         out.extend(nested(nest.over(), step));
