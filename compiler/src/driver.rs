@@ -19,7 +19,7 @@ use aic_ir::target::Target;
 use aic_ir::tensor::Tensor;
 use aic_ir::types::Type;
 use aic_ir::{bail, eval, text, verify};
-use aic_passes::pipeline;
+use aic_passes::pipeline::{self, Options};
 use std::collections::{BTreeSet, HashMap};
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -274,7 +274,7 @@ pub fn target(cpu: &CpuOptions) -> Result<Target> {
 /// # Errors
 /// A node can't be lowered.
 pub fn lower(graph: Graph, cpu: &CpuOptions) -> Result<Program> {
-    pipeline::compile(graph, &target(cpu)?)
+    pipeline::compile(graph, &Options::new(target(cpu)?))
 }
 
 /// Writes a program as an artifact, and its header beside it.

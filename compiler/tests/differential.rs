@@ -14,6 +14,7 @@ use aic_ir::op::{Op, Rng};
 use aic_ir::program::Program;
 use aic_ir::target::Target;
 use aic_ir::tensor::Tensor;
+use aic_passes::pipeline::Options;
 use common::{difference, one_node};
 use std::ffi::c_void;
 
@@ -82,7 +83,7 @@ fn check(symbolic: bool) {
                 // Operators may ask for known extents.
                 let Ok(graph) = one_node(&s, symbolic) else { continue };
                 let what = format!("{name} seed {seed} {:?} on {x:?}", s.op);
-                let program = aic_passes::pipeline::compile(graph, &target).unwrap();
+                let program = aic_passes::pipeline::compile(graph, &Options::new(target.clone())).unwrap();
                 cases.push(Case { what, program, x, want });
             }
         }

@@ -1,5 +1,6 @@
 //! The graph passes of the first pipeline: canonical forms, constant folding, dead code.
 
+use crate::runner::Context;
 use aic_ir::dim::Dim;
 use aic_ir::error::Result;
 use aic_ir::eval;
@@ -82,7 +83,7 @@ fn copy(out: &mut Graph, g: &Graph, n: &Node, x: &[ValueId]) -> Result<Vec<Value
 
 /// Evaluates nodes whose operands are constants. Random operators and bodies are left alone, and so are results
 /// larger than 64 MiB that are also larger than their operands.
-pub fn fold(g: &Graph) -> Result<Graph> {
+pub fn fold(g: &Graph, _cx: &mut Context) -> Result<Graph> {
     g.rebuild(|out, _, n, x| {
         let operands: Option<Vec<Tensor>> = x.iter().map(|v| out.as_const(*v).cloned()).collect();
         let foldable = !matches!(n.op, Op::Const(_)) && !has_effects(&n.op) && !mentions_symbols(&n.op);

@@ -1,8 +1,11 @@
 //! The passes of `aic`: from a tensor graph to a program of kernels.
 
 pub mod pipeline;
+pub mod runner;
 
+pub mod fuse;
 pub mod graph;
+pub mod rewrite;
 
 pub mod lower;
 pub mod memory;

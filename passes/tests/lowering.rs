@@ -10,6 +10,7 @@ use aic_ir::target::Target;
 use aic_ir::tensor::Tensor;
 use aic_ir::text::parse_kernel;
 use aic_ir::{eval, verify};
+use aic_passes::pipeline::Options;
 use common::{difference, one_node};
 
 /// Instances per operator; `elementwise` stands for some fifty functions.
@@ -30,7 +31,7 @@ fn check(symbolic: bool) {
             let Ok(graph) = one_node(&s, symbolic) else { continue };
             for target in [Target::x86_avx512(), Target::x86_avx2()] {
                 let case = || format!("{name} seed {seed} {:?} on {x:?}", s.op);
-                let program = aic_passes::pipeline::compile(graph.clone(), &target);
+                let program = aic_passes::pipeline::compile(graph.clone(), &Options::new(target.clone()));
                 lowered += 1;
                 for k in program.iter().flat_map(|p| &p.kernels) {
                     let text = k.to_string();

@@ -6,7 +6,7 @@ use aic::driver;
 use aic::import::onnx::{ImportOptions, Problem};
 use aic_ir::error::{Error, Result};
 use aic_ir::target::Target;
-use aic_passes::pipeline;
+use aic_passes::pipeline::{self, Options};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -40,7 +40,7 @@ pub fn execute(args: &Args) -> Result<()> {
     }
     let imported = source.import(&ImportOptions { dims, ..ImportOptions::default() })?;
     imported.warnings.iter().for_each(|w| print::warning(w));
-    let program = pipeline::compile(imported.graph, &Target::x86_avx2())?;
+    let program = pipeline::compile(imported.graph, &Options::new(Target::x86_avx2()))?;
     let hosts = driver::host_nodes(&program);
     let rows: Vec<Vec<String>> =
         hosts.iter().map(|n| vec![n.origin.clone(), n.op.to_owned(), n.reason.clone()]).collect();

@@ -13,7 +13,7 @@ use aic_ir::op::Op;
 use aic_ir::program::Program;
 use aic_ir::target::Target;
 use aic_ir::types::Type;
-use aic_passes::pipeline;
+use aic_passes::pipeline::{self, Options};
 use std::collections::{BTreeMap, BTreeSet};
 
 const EXAMPLES: &str = "\
@@ -103,7 +103,7 @@ fn of_graph(graph: Graph) -> Result<Vec<Vec<String>>> {
     }
     let (n_parameters, n_bytes) = parameters(&graph);
     rows.push(row("parameters", format!("{n_parameters} ({})", bytes(n_bytes as f64))));
-    let program = pipeline::compile(graph, &Target::x86_avx2())?;
+    let program = pipeline::compile(graph, &Options::new(Target::x86_avx2()))?;
     let mut counts = BTreeMap::new();
     for (_, n) in program.graph.nodes().filter(|(_, n)| !matches!(n.op, Op::Const(_))) {
         *counts.entry(n.op.keyword().to_owned()).or_default() += 1;

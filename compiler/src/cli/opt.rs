@@ -5,7 +5,9 @@ use super::print;
 use aic::driver::Source;
 use aic::import::onnx::ImportOptions;
 use aic_ir::error::Result;
-use aic_passes::pipeline::{self, PIPELINE};
+use aic_ir::target::Target;
+use aic_passes::pipeline::{LEVELS, Options, PASSES};
+use aic_passes::runner::{self, Context};
 use std::path::PathBuf;
 
 const EXAMPLES: &str = "\
@@ -41,15 +43,16 @@ pub struct Args {
 /// The model can't be imported, a pass is unknown or fails.
 pub fn execute(args: &Args) -> Result<()> {
     let Some(path) = args.path.as_ref().filter(|_| !args.list_passes) else {
-        let rows = PIPELINE.iter().map(|p| vec![p.name.to_owned(), p.help.to_owned()]);
+        let rows = PASSES.iter().map(|p| vec![p.name.to_owned(), p.help.to_owned()]);
         return print::stdout(&print::table(&rows.collect::<Vec<_>>()));
     };
     let names: Vec<&str> = match &args.passes {
-        None => PIPELINE.iter().map(|pass| pass.name).collect(),
+        None => LEVELS[2].to_vec(),
         Some(names) => names.iter().map(|n| n.trim()).filter(|n| !n.is_empty()).collect(),
     };
     let options = ImportOptions { dims: args.dims.by_name()?, ..ImportOptions::default() };
     let imported = Source::load(path)?.import(&options)?;
     imported.warnings.iter().for_each(|w| print::warning(w));
-    print::stdout(&pipeline::run(imported.graph, &names)?.to_string())
+    let mut cx = Context::new(&Options::new(Target::x86_avx2()));
+    print::stdout(&runner::run(imported.graph, &names, &mut cx)?.to_string())
 }

@@ -13,7 +13,8 @@ use aic_ir::scalar::Scalar;
 use aic_ir::target::Target;
 use aic_ir::tensor::Tensor;
 use aic_ir::{bail, ensure, text, verify};
-use aic_passes::pipeline::{self, PIPELINE};
+use aic_passes::pipeline::{self, Options, PASSES};
+use aic_passes::runner::Context;
 use std::collections::HashMap;
 
 /// How many sets of inputs are tried.
@@ -33,14 +34,15 @@ fn check_graph(graph: &Graph) -> Result<()> {
     let cases: Vec<Case> = (0..SEEDS).filter_map(|seed| Case::new(graph, seed)).collect();
     ensure!(!cases.is_empty(), "the graph can't be evaluated on any of {SEEDS} sets of pseudo-random inputs");
     let mut chain = graph.clone();
-    for pass in PIPELINE {
+    let mut cx = Context::new(&Options::new(Target::x86_avx2()));
+    for pass in PASSES {
         for (what, before) in [("alone", graph), ("after those before it", &chain)] {
-            let after = (pass.run)(before)?;
+            let after = (pass.run)(before, &mut cx)?;
             let checked =
                 well_formed(&after).and_then(|()| cases.iter().try_for_each(|c| c.check_same(&after)));
             checked.map_err(|e| e.context(format!("pass {}, {what}", pass.name)))?;
         }
-        chain = (pass.run)(&chain)?;
+        chain = (pass.run)(&chain, &mut cx)?;
     }
     for (name, target) in [("avx512", Target::x86_avx512()), ("avx2", Target::x86_avx2())] {
         check_program(graph, &target, &cases).map_err(|e| e.context(format!("compiled for {name}")))?;
@@ -61,7 +63,7 @@ fn well_formed(g: &Graph) -> Result<()> {
 }
 
 fn check_program(graph: &Graph, target: &Target, cases: &[Case]) -> Result<()> {
-    let program = pipeline::compile(graph.clone(), target)?;
+    let program = pipeline::compile(graph.clone(), &Options::new(target.clone()))?;
     for k in &program.kernels {
         crate::kernel::well_formed(k)?;
     }
