@@ -3,8 +3,10 @@
 //! Every node becomes kernel launches (if it has a compute definition), an alias (reshapes), a constant, or a host
 //! step that interprets it. Equal kernels are made once. Buffers get their places in the arena from `memory`.
 
+pub use crate::schedule::{Piece, pieces};
+
 use crate::schedule;
-use aic_ir::compute::{Compute, Expr, Source, Stage};
+use aic_ir::compute::{Compute, Source};
 use aic_ir::dim::{Dim, Range, Sym, floor_div};
 use aic_ir::error::Result;
 use aic_ir::graph::{Def, Graph, Node, NodeId, ValueId};
@@ -131,10 +133,10 @@ impl Lowering<'_> {
             return Ok(None);
         }
         if let Some(c) = n.op.compute(x, y) {
-            let pieces = split(&c);
-            let kernels: Vec<Kernel> = pieces.iter().map(|p| self.kernel(p)).collect::<Result<_>>()?;
+            let parts = pieces(&c, self.target);
+            let kernels: Vec<Kernel> = parts.iter().map(|p| self.kernel(p)).collect::<Result<_>>()?;
             let sound = kernels.iter().all(is_sound);
-            return Ok(sound.then(|| self.launches(n, &c, pieces, kernels, inputs)));
+            return Ok(sound.then(|| self.launches(n, &c, parts, kernels, inputs)));
         }
         let Some(kernel) = n.op.kernel(x, y).filter(is_sound) else { return Ok(None) };
         let outputs: Vec<usize> = y.iter().map(|t| self.result(t)).collect();
@@ -233,89 +235,4 @@ impl Lowering<'_> {
 /// Whether a kernel keeps the contract whatever its symbols are. Without symbols it always does, which tests check.
 fn is_sound(k: &Kernel) -> bool {
     k.symbols.is_empty() || verify::kernel(k).is_empty()
-}
-
-/// A part of a compute that is one kernel.
-struct Piece {
-    compute: Compute,
-    /// What the part's inputs are in the whole.
-    sources: Vec<Source>,
-    /// The stage of the whole that it gives.
-    result: usize,
-}
-
-/// Cuts a compute into kernels: one per stage, with a map over a reduction's result as its epilogue.
-fn split(c: &Compute) -> Vec<Piece> {
-    let mut pieces = Vec::new();
-    let mut k = 0;
-    while k < c.stages.len() {
-        let epilogue = k + 1 < c.stages.len() && is_epilogue(c, k);
-        pieces.push(piece(c, k, if epilogue { Some(k + 1) } else { None }));
-        k += if epilogue { 2 } else { 1 };
-    }
-    pieces
-}
-
-/// Whether stage `k + 1` maps the reduction of stage `k` element by element, and nothing else reads that.
-fn is_epilogue(c: &Compute, k: usize) -> bool {
-    let (s, e) = (&c.stages[k], &c.stages[k + 1]);
-    if s.reduction.is_none() || e.reduction.is_some() || c.outputs.contains(&k) {
-        return false;
-    }
-    let same_extents =
-        s.axes.len() == e.axes.len() && s.axes.iter().zip(&e.axes).all(|(a, b)| a.extent == b.extent);
-    let here: Vec<Expr> = e.indices().into_iter().map(Expr::Index).collect();
-    let mut reads_in_place = true;
-    e.value.visit(&mut |x| {
-        if let Expr::Load(Source::Stage(j), at) = x {
-            reads_in_place &= *j != k || *at == here;
-        }
-    });
-    let mut read_later = false;
-    for later in &c.stages[k + 2..] {
-        later.value.visit(&mut |x| read_later |= matches!(x, Expr::Load(Source::Stage(j), _) if *j == k));
-    }
-    same_extents && reads_in_place && !read_later
-}
-
-fn piece(c: &Compute, main: usize, epilogue: Option<usize>) -> Piece {
-    let mut sources: Vec<Source> = Vec::new();
-    let members: Vec<usize> = std::iter::once(main).chain(epilogue).collect();
-    for &m in &members {
-        c.stages[m].value.visit(&mut |x| {
-            if let Expr::Load(s, _) = x
-                && *s != Source::Stage(main)
-                && !sources.contains(s)
-            {
-                sources.push(*s);
-            }
-        });
-    }
-    let inputs = sources
-        .iter()
-        .map(|s| match s {
-            Source::Input(k) => c.inputs[*k].clone(),
-            Source::Stage(k) => c.stages[*k].ty(),
-        })
-        .collect();
-    let rename = |s: Source| match sources.iter().position(|t| *t == s) {
-        Some(at) => Source::Input(at),
-        None => Source::Stage(0),
-    };
-    let stages: Vec<Stage> = members
-        .iter()
-        .map(|&m| Stage { value: map_sources(&c.stages[m].value, &rename), ..c.stages[m].clone() })
-        .collect();
-    let outputs = vec![stages.len() - 1];
-    Piece { compute: Compute { inputs, stages, outputs }, sources, result: epilogue.unwrap_or(main) }
-}
-
-fn map_sources(e: &Expr, f: &dyn Fn(Source) -> Source) -> Expr {
-    let all = |es: &[Expr]| es.iter().map(|e| map_sources(e, f)).collect();
-    match e {
-        Expr::Const(..) | Expr::Index(_) => e.clone(),
-        Expr::Load(s, at) => Expr::Load(f(*s), all(at)),
-        Expr::Call(g, args) => Expr::Call(*g, all(args)),
-        Expr::Cast(t, e) => Expr::Cast(*t, map_sources(e, f).into()),
-    }
 }

@@ -7,9 +7,11 @@ mod contract;
 mod emit;
 mod map;
 mod nest;
+mod pieces;
 mod reduce;
 
 pub use nest::{Flat, Nest};
+pub use pieces::{Piece, Signature, pieces, signature};
 
 use aic_ir::compute::{Compute, ReduceOp};
 use aic_ir::dim::{Dim, Range, Sym};
@@ -29,7 +31,9 @@ pub fn kernel(name: &str, c: &Compute, target: &Target) -> Result<(Schedule, Ker
 
 /// The first schedule: a choice by the shape of the nest.
 pub fn choose(nest: &Nest, target: &Target) -> Schedule {
-    let lanes = target.lanes(nest.widest());
+    // The lanes of a reduction decide about its bits, so that nothing fused to it may change them.
+    let widest = if nest.reduction.is_some() { nest.acc.size() } else { nest.widest() };
+    let lanes = target.lanes(widest);
     let plain = |class, lanes| Schedule { class, lanes, mr: 1, nr: 1, kc: 0 };
     let Some((op, over)) = &nest.reduction else {
         return plain(Class::Map, fit(lanes, nest.axes.last().map(|a| &a.extent)));

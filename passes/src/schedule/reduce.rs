@@ -52,6 +52,14 @@ pub(super) fn finish(e: &mut Emitter, nest: &Nest, acc: Value, mask: Option<&Val
     out
 }
 
+/// Vectors that [`inner`] accumulates independently along an axis.
+pub(super) fn copies(along: &Axis, s: &Schedule) -> i64 {
+    match along.extent.floor_div(&i64::from(s.lanes).into()).as_const() {
+        Some(n) => i64::from(s.mr).min(n).max(1),
+        None => 1,
+    }
+}
+
 /// Vectors along the innermost reduced axis, combined across lanes at the end; threads over the outputs.
 pub fn inner(nest: &Nest, s: &Schedule) -> Vec<Stmt> {
     let Some((op, over)) = &nest.reduction else { return Vec::new() };
@@ -66,10 +74,7 @@ pub fn inner(nest: &Nest, s: &Schedule) -> Vec<Stmt> {
         nest.axes.iter().map(|a| a.var.clone()).zip(parallel_index(&p, &extents)).collect();
     axes.extend(as_loops(outside));
     let whole = along.extent.floor_div(&lanes.into());
-    let copies = match whole.as_const() {
-        Some(n) => i64::from(s.mr).min(n).max(1),
-        None => 1,
-    };
+    let copies = copies(along, s);
     let mut counter = 0;
     let identity = Expr::Const(nest.acc, op.identity(nest.acc));
 
