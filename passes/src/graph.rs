@@ -1,11 +1,12 @@
 //! The graph passes of the first pipeline: canonical forms, constant folding, dead code.
 
-use crate::runner::Context;
+use crate::runner::{Context, Numerics};
 use aic_ir::dim::Dim;
 use aic_ir::error::Result;
 use aic_ir::eval;
 use aic_ir::graph::{Def, Graph, Node, ValueId};
 use aic_ir::op::{Op, Reshape, Transpose};
+use aic_ir::scalar::ScalarFn;
 use aic_ir::tensor::Tensor;
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -13,33 +14,50 @@ use std::sync::Arc;
 /// The largest folded constant, in bytes, unless it is no larger than its operands.
 const FOLD_LIMIT: usize = 64 << 20;
 
-/// Removes nodes that do nothing and merges chains of the same movement.
-pub fn canonicalize(g: &Graph) -> Result<Graph> {
-    g.rebuild(|out, _, n, x| {
-        let Some((op, from, origin)) = movement(out, n, x) else {
-            let is_cast = matches!(n.op, Op::Cast(_));
-            return if is_cast && *out.ty(x[0]) == *g.ty(n.outputs[0]) {
-                Ok(vec![x[0]])
-            } else {
-                copy(out, g, n, x)
-            };
-        };
-        let ty = g.ty(n.outputs[0]).clone();
-        let moves_nothing = match &op {
-            Op::Transpose(t) => t.perm.iter().copied().eq(0..t.perm.len()),
-            _ => *out.ty(from) == ty,
-        };
-        if moves_nothing {
-            return Ok(vec![from]);
-        }
-        let op = match &op {
-            Op::Transpose(t) if moves_no_element(t, &out.ty(from).dims) => {
-                Reshape { shape: ty.dims.clone() }.into()
+/// What a node is replaced by.
+enum Simpler {
+    Value(ValueId),
+    Node(Op, ValueId, Vec<Arc<str>>),
+}
+
+/// Removes nodes that do nothing and merges chains of the same movement; each counts as a rewrite.
+pub fn canonicalize(g: &Graph, cx: &mut Context) -> Result<Graph> {
+    g.rebuild(|out, _, n, x| match simpler(out, g, n, x) {
+        Some(simpler) if cx.spend(|| described("simplify", n)) => Ok(match simpler {
+            Simpler::Value(v) => vec![v],
+            Simpler::Node(op, from, origin) => {
+                out.add_typed(op, &[from], vec![g.ty(n.outputs[0]).clone()], &origin)
             }
-            _ => op,
-        };
-        Ok(out.add_typed(op, &[from], vec![ty], &origin))
+        }),
+        _ => copy(out, g, n, x),
     })
+}
+
+/// A rewrite of a node, for who looks for it.
+fn described(what: &str, n: &Node) -> String {
+    format!("{what} {} {}", n.op.keyword(), n.origin.join(", ")).trim_end().to_owned()
+}
+
+fn simpler(out: &Graph, g: &Graph, n: &Node, x: &[ValueId]) -> Option<Simpler> {
+    let ty = g.ty(*n.outputs.first()?);
+    if matches!(n.op, Op::Cast(_)) {
+        return (*out.ty(x[0]) == *ty).then_some(Simpler::Value(x[0]));
+    }
+    let (op, from, origin) = movement(out, n, x)?;
+    let moves_nothing = match &op {
+        Op::Transpose(t) => t.perm.iter().copied().eq(0..t.perm.len()),
+        _ => *out.ty(from) == *ty,
+    };
+    if moves_nothing {
+        return Some(Simpler::Value(from));
+    }
+    let op = match &op {
+        Op::Transpose(t) if moves_no_element(t, &out.ty(from).dims) => {
+            Reshape { shape: ty.dims.clone() }.into()
+        }
+        _ => op,
+    };
+    (op != n.op || from != x[0]).then_some(Simpler::Node(op, from, origin))
 }
 
 /// A reshape, expansion or transposition, merged with the one of its kind that it follows: the operator, its operand
@@ -81,31 +99,66 @@ fn copy(out: &mut Graph, g: &Graph, n: &Node, x: &[ValueId]) -> Result<Vec<Value
     Ok(out.add_typed(n.op.clone(), x, types, &n.origin))
 }
 
-/// Evaluates nodes whose operands are constants. Random operators and bodies are left alone, and so are results
-/// larger than 64 MiB that are also larger than their operands.
-pub fn fold(g: &Graph, _cx: &mut Context) -> Result<Graph> {
+/// Evaluates nodes whose operands are constants; each counts as a rewrite. Random operators and bodies are left
+/// alone, and so are results larger than 64 MiB that are also larger than their operands. Under [`Numerics::Exact`]
+/// only what every backend computes to the same bits is evaluated.
+pub fn fold(g: &Graph, cx: &mut Context) -> Result<Graph> {
     g.rebuild(|out, _, n, x| {
         let operands: Option<Vec<Tensor>> = x.iter().map(|v| out.as_const(*v).cloned()).collect();
-        let foldable = !matches!(n.op, Op::Const(_)) && !has_effects(&n.op) && !mentions_symbols(&n.op);
-        if let (Some(operands), true) = (operands, foldable) {
-            let sizes: Option<Vec<usize>> = n
-                .outputs
-                .iter()
-                .map(|v| {
-                    let ty = g.ty(*v);
-                    usize::try_from(ty.numel().as_const()?).ok()?.checked_mul(ty.dtype.size())
-                })
-                .collect();
-            let from: usize = operands.iter().map(|t| t.bytes().len()).sum();
-            if let Some(sizes) = sizes
-                && sizes.iter().sum::<usize>() <= FOLD_LIMIT.max(from)
-            {
-                let results = eval::node(n, &operands, &HashMap::new())?;
+        let operands = operands.filter(|operands| is_foldable(g, n, operands));
+        if let Some(operands) = operands
+            && (cx.numerics != Numerics::Exact || is_exact(g, n))
+            && (cx.fuel != Some(0))
+        {
+            let results = eval::node(n, &operands, &HashMap::new())?;
+            let is_settled = cx.numerics != Numerics::Exact || !makes_nan(n, &results);
+            if is_settled && cx.spend(|| described("fold", n)) {
                 return Ok(results.into_iter().map(|t| out.add_const(t, &n.origin)).collect());
             }
         }
         copy(out, g, n, x)
     })
+}
+
+/// Whether a node's results on these operands are constants of a tolerable size.
+fn is_foldable(g: &Graph, n: &Node, operands: &[Tensor]) -> bool {
+    if matches!(n.op, Op::Const(_)) || has_effects(&n.op) || mentions_symbols(&n.op) {
+        return false;
+    }
+    let size = |v: &ValueId| {
+        let ty = g.ty(*v);
+        usize::try_from(ty.numel().as_const()?).ok()?.checked_mul(ty.dtype.size())
+    };
+    let sizes: Option<Vec<usize>> = n.outputs.iter().map(size).collect();
+    let from: usize = operands.iter().map(|t| t.bytes().len()).sum();
+    sizes.is_some_and(|sizes| sizes.iter().sum::<usize>() <= FOLD_LIMIT.max(from))
+}
+
+/// Whether the interpreter and compiled code agree on every bit of an operator's results, a NaN's aside: it moves
+/// elements, works on integers, or rounds correctly. Polynomials and sums of floats don't.
+fn is_exact(g: &Graph, n: &Node) -> bool {
+    let is_float = |v: &ValueId| g.ty(*v).dtype.is_float();
+    match &n.op {
+        Op::Elementwise(e) => is_correctly_rounded(e.f) || !n.outputs.iter().any(is_float),
+        Op::Cast(_) | Op::Bitcast(_) | Op::Reshape(_) | Op::Transpose(_) | Op::Expand(_) => true,
+        Op::Slice(_) | Op::Concat(_) | Op::Pad(_) | Op::Iota(_) | Op::DimValue(_) => true,
+        Op::Gather(_) | Op::GatherElements(_) | Op::GatherNd(_) => true,
+        _ => !n.inputs.iter().chain(&n.outputs).any(is_float),
+    }
+}
+
+fn is_correctly_rounded(f: ScalarFn) -> bool {
+    use ScalarFn::{Abs, Add, Ceil, Div, Floor, Max, Min, Mul, Neg, Round, Select, Sign, Sqrt, Sub, Trunc};
+    matches!(
+        f,
+        Add | Sub | Mul | Div | Sqrt | Min | Max | Neg | Abs | Sign | Floor | Ceil | Round | Trunc | Select
+    )
+}
+
+/// Whether arithmetic makes a NaN, whose bits are the machine's.
+fn makes_nan(n: &Node, results: &[Tensor]) -> bool {
+    let is_nan = |t: &Tensor| t.dtype().is_float() && t.scalars().any(|x| x.as_f64().is_nan());
+    matches!(n.op, Op::Elementwise(_) | Op::Cast(_)) && results.iter().any(is_nan)
 }
 
 fn has_effects(op: &Op) -> bool {

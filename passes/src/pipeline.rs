@@ -1,6 +1,6 @@
 //! The pipeline: reading these lists is reading the compiler.
 
-use crate::runner::{self, Context, Numerics};
+use crate::runner::{self, Context, Failure, Numerics, RuleText};
 use crate::{fuse, graph, lower, memory, rewrite};
 use aic_ir::bail;
 use aic_ir::error::Result;
@@ -23,7 +23,7 @@ pub const PASSES: &[Pass] = &[
     Pass {
         name: "canonicalize",
         help: "remove nodes that do nothing, merge chains of reshapes and transposes",
-        run: |g, _| graph::canonicalize(g),
+        run: graph::canonicalize,
     },
     Pass { name: "fold", help: "evaluate nodes whose operands are constants", run: graph::fold },
     Pass {
@@ -52,12 +52,39 @@ pub struct Options {
     pub level: usize,
     /// Which rewrites are admitted.
     pub numerics: Numerics,
+    /// Rules beside the built-in ones.
+    pub rules: Vec<RuleText>,
+    /// Rules, by name, that are left out.
+    pub without: Vec<String>,
+    /// How many rewrites may be applied, over all passes; `None` for no limit.
+    pub fuel: Option<u64>,
+    /// Whether the graph is verified after every pass.
+    pub verified: bool,
 }
 
 impl Options {
-    /// The defaults for a machine: `-O2`, `reassociate`.
+    /// The defaults for a machine: `-O2`, `reassociate`, verified in debug builds.
     pub fn new(target: Target) -> Options {
-        Options { target, level: 2, numerics: Numerics::default() }
+        Options {
+            target,
+            level: 2,
+            numerics: Numerics::default(),
+            rules: Vec::new(),
+            without: Vec::new(),
+            fuel: None,
+            verified: cfg!(debug_assertions),
+        }
+    }
+}
+
+/// The names of the passes of a level.
+///
+/// # Errors
+/// There is no such level.
+pub fn level(level: usize) -> Result<&'static [&'static str]> {
+    match LEVELS.get(level) {
+        Some(names) => Ok(names),
+        None => bail!("there is no -O{level}; the levels are 0 to {}", LEVELS.len() - 1),
     }
 }
 
@@ -76,12 +103,39 @@ pub fn pass(name: &str) -> Result<&'static Pass> {
 }
 
 /// Optimises a graph and lowers it to a program with a memory plan.
+///
+/// # Errors
+/// There is no such level, or a pass fails.
 pub fn compile(graph: Graph, options: &Options) -> Result<Program> {
+    let names = level(options.level)?;
+    let passes = names.iter().map(|name| pass(name)).collect::<Result<Vec<_>>>()?;
+    compile_with(graph, &passes, options).map_err(|failure| failure.into_error())
+}
+
+/// Runs these passes on a graph and lowers it.
+///
+/// # Errors
+/// The pass that fails; lowering counts as one.
+pub fn compile_with(
+    graph: Graph,
+    passes: &[&Pass],
+    options: &Options,
+) -> std::result::Result<Program, Box<Failure>> {
     let mut cx = Context::new(options);
-    let Some(names) = LEVELS.get(options.level) else { bail!("there is no -O{}", options.level) };
-    let graph = runner::run(graph, names, &mut cx)?;
-    let mut program = lower::lower(graph, &options.target)?;
-    memory::plan(&mut program);
-    memory::check(&program)?;
-    Ok(program)
+    let graph = runner::run_watched(graph, passes, &mut cx, options.verified, &mut |_| {})?;
+    lower(graph.clone(), options)
+        .map_err(|error| Box::new(Failure { pass: "lower".into(), before: graph, fuel: cx.fuel, error }))
+}
+
+/// Lowers an optimised graph to a program with a memory plan.
+///
+/// # Errors
+/// A node can't be lowered.
+pub fn lower(graph: Graph, options: &Options) -> Result<Program> {
+    runner::caught(|| {
+        let mut program = lower::lower(graph, &options.target)?;
+        memory::plan(&mut program);
+        memory::check(&program)?;
+        Ok(program)
+    })
 }
