@@ -4,6 +4,8 @@
 //! it (types, reference meaning, compute definition, samples), and one line in [`ops!`] below. Nothing else in the
 //! compiler lists operators.
 
+mod activation;
+mod attention;
 mod attr;
 mod collect;
 mod contract;
@@ -16,11 +18,13 @@ mod grid_sample;
 mod index;
 mod loops;
 mod nms;
+mod normalize;
 mod number;
 mod pool;
 mod random;
 mod reduce;
 mod roi_align;
+mod rotary;
 mod sample;
 mod scatter;
 mod search;
@@ -29,6 +33,8 @@ mod slice;
 mod softmax;
 mod window;
 
+pub use activation::*;
+pub use attention::*;
 pub use attr::{Attr, AttrValue};
 pub use contract::*;
 pub use control::*;
@@ -39,10 +45,12 @@ pub use gather::*;
 pub use grid_sample::*;
 pub use index::*;
 pub use nms::*;
+pub use normalize::*;
 pub use pool::*;
 pub use random::*;
 pub use reduce::*;
 pub use roi_align::*;
+pub use rotary::*;
 pub use sample::{Operand, Rng, Sample, Values};
 pub use scatter::*;
 pub use search::*;
@@ -184,7 +192,7 @@ ops! {
     Const, Elementwise, Cast, Bitcast, Reshape, Transpose, Expand, Matmul, Reduce,
     Slice, Concat, Pad, Gather, GatherElements, GatherNd, ScatterElements, ScatterNd, Iota, DimValue,
     TopK, NonZero, Unique, Nms,
-    Conv, Pool, PoolIndex, Softmax, Cumulative, If, Loop, Scan,
+    Conv, Pool, PoolIndex, Softmax, Cumulative, Activation, Normalize, Rotary, Attention, If, Loop, Scan,
     Random, GridSample, RoiAlign, Det,
 }
 
