@@ -4,10 +4,10 @@
 //! (`m`: it moves the factor that is broadcast); the rest are outer loops. Partial tiles at the end of `n` carry masks,
 //! those at the end of `m` are a second, smaller tile.
 
+use super::Frame;
 use super::emit::{Emitter, Value, lane};
 use super::nest::{Flat, Nest};
 use super::reduce::{as_loops, finish, lanes_at, nested, read, register};
-use super::{parallel, parallel_index};
 use aic_ir::compute::{Axis, ReduceOp};
 use aic_ir::dim::{Dim, Sym};
 use aic_ir::dtype::DType;
@@ -95,10 +95,9 @@ fn best_rows(m: u64, most: u32) -> u32 {
 }
 
 /// The statements of the kernel.
-pub fn body(nest: &Nest, s: &Schedule) -> Vec<Stmt> {
+pub fn body(nest: &Nest, s: &Schedule, frame: &mut Frame) -> Vec<Stmt> {
     let Some(roles) = roles(nest) else { return Vec::new() };
     let (n, lanes) = (&nest.axes[roles.n], i64::from(s.lanes));
-    let p = Sym::new("p");
     let outer: Vec<&Axis> =
         (0..nest.axes.len()).filter(|&k| k != roles.n && Some(k) != roles.m).map(|k| &nest.axes[k]).collect();
     let m_extent = roles.m.map_or(Dim::from(1), |m| nest.axes[m].extent.clone());
@@ -110,7 +109,7 @@ pub fn body(nest: &Nest, s: &Schedule) -> Vec<Stmt> {
         f.loads()
             .iter()
             .map(|l| match l {
-                Flat::Load { input, .. } => nest.inputs[*input].numel().as_const(),
+                Flat::Load { input, .. } => nest.inputs[*input].len.as_const(),
                 _ => None,
             })
             .sum()
@@ -125,8 +124,8 @@ pub fn body(nest: &Nest, s: &Schedule) -> Vec<Stmt> {
         true => vec![rows.steps()],
         false => [&outer_extents[..], &[columns.steps()]].concat(),
     };
-    let index = parallel_index(&p, &extents);
-    let mut tile = TileMaker { nest, s, roles: &roles, axes: HashMap::new(), counter: 0 };
+    let index = frame.index(&extents);
+    let mut tile = TileMaker { nest, s, roles: &roles, axes: HashMap::new(), frame };
     if rows_outside {
         tile.axes.extend(outer.iter().map(|a| (a.var.clone(), a.dim())));
         let row = index[0].clone();
@@ -134,14 +133,14 @@ pub fn body(nest: &Nest, s: &Schedule) -> Vec<Stmt> {
             columns.each(&jt, &mut |n0, width| tile.make(m0.clone(), count, n0, width))
         });
         let loops: Vec<Axis> = outer.iter().map(|a| (*a).clone()).collect();
-        parallel(&p, &extents, nested(&loops, body))
+        tile.frame.outermost(&extents, nested(&loops, body))
     } else {
         tile.axes.extend(outer.iter().zip(&index).map(|(a, i)| (a.var.clone(), i.clone())));
         let column = index[outer.len()].clone();
         let body = columns.visit(&column, &mut |n0, width| {
             rows.each(&it, &mut |m0, count| tile.make(m0, count, n0.clone(), width))
         });
-        parallel(&p, &extents, body)
+        tile.frame.outermost(&extents, body)
     }
 }
 
@@ -225,7 +224,7 @@ struct TileMaker<'a> {
     roles: &'a Roles<'a>,
     /// What the outer axes are.
     axes: HashMap<Sym, Dim>,
-    counter: usize,
+    frame: &'a mut Frame,
 }
 
 impl TileMaker<'_> {
@@ -233,10 +232,9 @@ impl TileMaker<'_> {
     fn make(&mut self, m0: Dim, rows: Part, n0: Dim, columns: Part) -> Vec<Stmt> {
         let (nest, lanes) = (self.nest, i64::from(self.s.lanes));
         let n = &nest.axes[self.roles.n];
-        let id = self.counter;
+        let id = self.frame.next();
         let name = |base: &str| Sym::new(&format!("{base}{id}"));
         let (acc, vec, i, j) = (name("acc"), name("b"), name("ti"), name("tj"));
-        self.counter += 1;
         let vectors = (columns.width + lanes - 1) / lanes;
         let masked = columns.partial && (columns.width % lanes != 0 || n.extent.as_const().is_none());
         let mut axes = self.axes.clone();
@@ -249,7 +247,7 @@ impl TileMaker<'_> {
             |var: &Sym, count: i64, body: Vec<Stmt>| Stmt::loop_of(var, count.into(), LoopKind::Unroll, body);
         let at = (Dim::sym(&i) * vectors.into() + Dim::sym(&j)) * lanes.into();
 
-        let mut e = Emitter::new(nest, axes, self.s.lanes, &mut self.counter);
+        let mut e = Emitter::new(nest, axes, self.s.lanes, self.frame);
         let mask_of = |e: &mut Emitter| {
             masked.then(|| {
                 let below = e.below(&n.dim(), &n.extent);
@@ -306,9 +304,9 @@ impl TileMaker<'_> {
         end.extend(finish(&mut e, nest, result, mask.as_ref()));
 
         let b_type = vector_dtype(nest, self.roles.vector);
-        let mut out = vec![register(acc.name(), nest.acc, rows.width * vectors * lanes)];
+        let mut out = vec![register(&acc, nest.acc, rows.width * vectors * lanes)];
         if shared {
-            out.push(register(vec.name(), b_type, vectors * lanes));
+            out.push(register(&vec, b_type, vectors * lanes));
         }
         out.push(unroll(&i, rows.width, vec![unroll(&j, vectors, vec![clear])]));
         out.extend(nested(nest.over(), step));

@@ -4,6 +4,7 @@
 //! symbol that stands for the lane number. An expression that doesn't mention the lane stays scalar; it is broadcast
 //! only where it meets a vector.
 
+use super::Frame;
 use super::nest::{Flat, Nest};
 use aic_ir::dim::{Atom, Dim, Sym};
 use aic_ir::dtype::DType;
@@ -21,7 +22,7 @@ pub struct Emitter<'a> {
     /// The finished reduction, for epilogues.
     pub acc: Option<Value>,
     lets: Vec<Stmt>,
-    counter: &'a mut usize,
+    pub(super) frame: &'a mut Frame,
 }
 
 /// A kernel expression with its type.
@@ -38,11 +39,6 @@ pub fn lane() -> Sym {
     Sym::new("lane")
 }
 
-/// The name of an input's buffer.
-pub fn input_name(k: usize) -> Sym {
-    Sym::new(&format!("x{k}"))
-}
-
 impl Value {
     /// A value of known type.
     pub fn new(expr: Expr, dtype: DType, lanes: u32) -> Value {
@@ -57,8 +53,8 @@ impl Value {
 
 impl<'a> Emitter<'a> {
     /// An emitter for scalar code or for vectors of `lanes`.
-    pub fn new(nest: &'a Nest, axes: HashMap<Sym, Dim>, lanes: u32, counter: &'a mut usize) -> Self {
-        Emitter { nest, axes, lanes, acc: None, lets: Vec::new(), counter }
+    pub fn new(nest: &'a Nest, axes: HashMap<Sym, Dim>, lanes: u32, frame: &'a mut Frame) -> Self {
+        Emitter { nest, axes, lanes, acc: None, lets: Vec::new(), frame }
     }
 
     /// The `let` statements that the expressions made so far need before them.
@@ -191,7 +187,7 @@ impl<'a> Emitter<'a> {
         }
         let lanes = index.ty.lanes.max(mask.map_or(1, |m| m.ty.lanes));
         let load = Expr::Load {
-            buffer: input_name(input),
+            buffer: self.nest.inputs[input].name.clone(),
             index: index.widen(lanes).into(),
             mask: mask.map(|m| m.clone().widen(lanes).into()),
         };
@@ -203,8 +199,7 @@ impl<'a> Emitter<'a> {
         if matches!(v.expr, Expr::Var(..) | Expr::Const(..)) {
             return v;
         }
-        let var = Sym::new(&format!("t{}", self.counter));
-        *self.counter += 1;
+        let var = Sym::new(&format!("t{}", self.frame.next()));
         self.lets.push(Stmt::Let { var: var.clone(), value: v.expr });
         Value { expr: Expr::Var(var, v.ty), ty: v.ty }
     }

@@ -2,7 +2,7 @@
 
 use super::emit::{Emitter, Value, lane};
 use super::nest::Nest;
-use super::{parallel, parallel_index, store};
+use super::{Frame, store};
 use aic_ir::dim::{Dim, Sym};
 use aic_ir::dtype::DType;
 use aic_ir::kernel::Stmt;
@@ -13,12 +13,11 @@ use std::collections::HashMap;
 const CHUNK: i64 = 16 << 10;
 
 /// The statements of the kernel.
-pub fn body(nest: &Nest, s: &Schedule) -> Vec<Stmt> {
-    let mut counter = 0;
+pub fn body(nest: &Nest, s: &Schedule, frame: &mut Frame) -> Vec<Stmt> {
     let Some((inner, outer)) = nest.axes.split_last() else {
-        return element(nest, HashMap::new(), 1, None, &mut counter);
+        return element(nest, HashMap::new(), 1, None, frame);
     };
-    let (p, v) = (Sym::new("p"), Sym::new("v"));
+    let v = Sym::new("v");
     let lanes = i64::from(s.lanes);
     let blocks = match (outer.is_empty(), inner.extent.as_const()) {
         (true, Some(n)) if n <= CHUNK => Dim::from(1),
@@ -27,7 +26,7 @@ pub fn body(nest: &Nest, s: &Schedule) -> Vec<Stmt> {
     };
     let mut extents: Vec<Dim> = outer.iter().map(|a| a.extent.clone()).collect();
     extents.push(blocks.clone());
-    let index = parallel_index(&p, &extents);
+    let index = frame.index(&extents);
     let mut axes: HashMap<Sym, Dim> =
         outer.iter().zip(&index).map(|(a, i)| (a.var.clone(), i.clone())).collect();
     let first = index[outer.len()].clone() * CHUNK.into();
@@ -38,7 +37,7 @@ pub fn body(nest: &Nest, s: &Schedule) -> Vec<Stmt> {
         let base = from + Dim::sym(&v) * lanes.into();
         axes.insert(inner.var.clone(), base + Dim::sym(&lane()));
         let limit = masked.then(|| inner.extent.clone());
-        let step = element(nest, axes.clone(), s.lanes, limit, &mut counter);
+        let step = element(nest, axes.clone(), s.lanes, limit, frame);
         statements.push(Stmt::serial(&v, count, step));
     };
     let length = if blocks.is(1) { inner.extent.as_const() } else { None };
@@ -57,7 +56,7 @@ pub fn body(nest: &Nest, s: &Schedule) -> Vec<Stmt> {
             vectors(first, (CHUNK / lanes).into(), !whole);
         }
     }
-    parallel(&p, &extents, statements)
+    frame.outermost(&extents, statements)
 }
 
 /// Computes and stores one vector; lanes at or beyond `limit` along the innermost axis are left out.
@@ -66,9 +65,9 @@ fn element(
     axes: HashMap<Sym, Dim>,
     lanes: u32,
     limit: Option<Dim>,
-    counter: &mut usize,
+    frame: &mut Frame,
 ) -> Vec<Stmt> {
-    let mut e = Emitter::new(nest, axes, lanes, counter);
+    let mut e = Emitter::new(nest, axes, lanes, frame);
     let mask = match (&limit, nest.axes.last()) {
         (Some(n), Some(inner)) => {
             let mask = e.below(&inner.dim(), n);
@@ -77,8 +76,8 @@ fn element(
         _ => None,
     };
     let value = e.expr(&nest.value, mask.as_ref());
-    let index = e.index(&nest.address()).widen(lanes);
+    let index = e.index(&nest.at).widen(lanes);
     let mut out = e.take_lets();
-    out.push(store(index, value.widen(lanes), mask.map(|m| m.expr)));
+    out.push(store(nest, index, value.widen(lanes), mask.map(|m| m.expr)));
     out
 }

@@ -16,7 +16,7 @@ pub use pieces::{Piece, Signature, pieces, signature};
 use aic_ir::compute::{Compute, ReduceOp};
 use aic_ir::dim::{Dim, Range, Sym};
 use aic_ir::error::Result;
-use aic_ir::kernel::{Buffer, Expr, Kernel, LoopKind, Param, Scope, Stmt};
+use aic_ir::kernel::{Buffer, Expr, Kernel, LoopKind, Param, Stmt};
 use aic_ir::schedule::{Class, Schedule};
 use aic_ir::target::Target;
 use std::collections::BTreeSet;
@@ -69,40 +69,32 @@ pub fn choose(nest: &Nest, target: &Target) -> Schedule {
 
 /// The kernel that evaluates a nest by a schedule that [`choose`] could have given for it.
 pub fn apply(name: &str, nest: &Nest, schedule: &Schedule) -> Kernel {
-    let body = match schedule.class {
-        _ if nest.axes.iter().any(|a| a.extent.is(0)) => Vec::new(),
-        Class::Map => map::body(nest, schedule),
-        Class::ReduceInner => reduce::inner(nest, schedule),
-        Class::ReduceOuter => reduce::outer(nest, schedule),
-        Class::Prefix => reduce::prefix(nest),
-        Class::Contract => contract::body(nest, schedule),
-    };
-    let param = |name: Sym, dtype, len, writable| Param {
-        buffer: Buffer { name, dtype, len, scope: Scope::Global },
-        writable,
-    };
-    let mut params: Vec<Param> = nest
-        .inputs
-        .iter()
-        .enumerate()
-        .map(|(k, t)| param(emit::input_name(k), t.dtype, t.numel(), false))
-        .collect();
-    let len = nest.axes.iter().map(|a| &a.extent).product();
-    params.push(param(output_name(), nest.out, len, true));
+    let body = body(nest, schedule, &mut Frame::kernel());
+    let param = |buffer: &Buffer, writable| Param { buffer: buffer.clone(), writable };
+    let mut params: Vec<Param> = nest.inputs.iter().map(|b| param(b, false)).collect();
+    params.push(param(&nest.output, true));
     let symbols = nest.symbols().into_iter().map(|s| (s, Range::DIM)).collect();
     Kernel { name: name.into(), params, symbols, body }
 }
 
-/// The name of the output's buffer.
-pub fn output_name() -> Sym {
-    Sym::new("y")
+/// The statements that evaluate a nest.
+fn body(nest: &Nest, schedule: &Schedule, frame: &mut Frame) -> Vec<Stmt> {
+    match schedule.class {
+        _ if nest.axes.iter().any(|a| a.extent.is(0)) => Vec::new(),
+        Class::Map => map::body(nest, schedule, frame),
+        Class::ReduceInner => reduce::inner(nest, schedule, frame),
+        Class::ReduceOuter => reduce::outer(nest, schedule, frame),
+        Class::Prefix => reduce::prefix(nest, frame),
+        Class::Contract => contract::body(nest, schedule, frame),
+    }
 }
 
 impl Nest {
     /// The symbols that a kernel of this nest takes: those in types, extents, conditions and addresses.
     fn symbols(&self) -> BTreeSet<Sym> {
-        let mut all: BTreeSet<Sym> =
-            self.inputs.iter().flat_map(|t| &t.dims).flat_map(Dim::symbols).collect();
+        let mut all: BTreeSet<Sym> = self.inputs.iter().flat_map(|b| b.len.symbols()).collect();
+        all.extend(self.output.len.symbols());
+        all.extend(self.at.symbols());
         all.extend(self.axes.iter().chain(self.over()).flat_map(|a| a.extent.symbols()));
         for e in std::iter::once(&self.value).chain(&self.epilogue) {
             e.visit(&mut |e| match e {
@@ -129,25 +121,66 @@ fn fit(lanes: u32, extent: Option<&Dim>) -> u32 {
     }
 }
 
-/// A loop that the runtime slices over threads, around `body`, over the row-major index `p` of the given extents.
-fn parallel(p: &Sym, extents: &[Dim], body: Vec<Stmt>) -> Vec<Stmt> {
-    let total: Dim = extents.iter().product();
-    if total.is(1) {
-        return body;
-    }
-    vec![Stmt::loop_of(p, total, LoopKind::Parallel, body)]
+/// The place of a nest's statements in its kernel.
+struct Frame {
+    /// Which of the kernel's stages they evaluate; `None` for the only one, whose outermost loop is parallel.
+    stage: Option<usize>,
+    /// For names that are unique in the kernel.
+    counter: usize,
 }
 
-/// The parallel loop variable as an index over the given extents; zeros if there is but one iteration.
-fn parallel_index(p: &Sym, extents: &[Dim]) -> Vec<Dim> {
-    let total: Dim = extents.iter().product();
-    if total.is(1) {
-        return vec![0.into(); extents.len()];
+impl Frame {
+    /// The only nest of a kernel.
+    fn kernel() -> Frame {
+        Frame { stage: None, counter: 0 }
     }
-    aic_ir::op::unflatten(&Dim::sym(p), extents)
+
+    /// The name of a buffer.
+    fn name(&self, base: &str) -> Sym {
+        match self.stage {
+            None => Sym::new(base),
+            Some(k) => Sym::new(&format!("{base}_{k}")),
+        }
+    }
+
+    /// A number that no other part of the kernel has been given.
+    fn next(&mut self) -> usize {
+        self.counter += 1;
+        self.counter - 1
+    }
+
+    /// Loops around `body` over an index of the given extents: one that the runtime slices over threads, or serial ones.
+    fn outermost(&self, extents: &[Dim], body: Vec<Stmt>) -> Vec<Stmt> {
+        let total: Dim = extents.iter().product();
+        if total.is(1) {
+            return body;
+        }
+        if self.stage.is_none() {
+            return vec![Stmt::loop_of(&Sym::new("p"), total, LoopKind::Parallel, body)];
+        }
+        let loops = extents.iter().enumerate().rev().filter(|(_, e)| !e.is(1));
+        loops.fold(body, |body, (k, e)| vec![Stmt::serial(&Frame::serial(k), e.clone(), body)])
+    }
+
+    /// The index in terms of the variables of [`Frame::outermost`]: zeros if there is but one iteration.
+    fn index(&self, extents: &[Dim]) -> Vec<Dim> {
+        let total: Dim = extents.iter().product();
+        if total.is(1) {
+            return vec![0.into(); extents.len()];
+        }
+        if self.stage.is_none() {
+            return aic_ir::op::unflatten(&Dim::named("p"), extents);
+        }
+        let var = |(k, e): (usize, &Dim)| if e.is(1) { 0.into() } else { Dim::sym(&Frame::serial(k)) };
+        extents.iter().enumerate().map(var).collect()
+    }
+
+    fn serial(k: usize) -> Sym {
+        Sym::new(&format!("p{k}"))
+    }
 }
 
-/// A store to the output.
-fn store(index: Expr, value: Expr, mask: Option<Expr>) -> Stmt {
-    Stmt::Store { buffer: output_name(), index, value, mask }
+/// A store of a result.
+fn store(nest: &Nest, index: Expr, value: Expr, mask: Option<Expr>) -> Stmt {
+    Stmt::Store { buffer: nest.output.name.clone(), index, value, mask }
 }

@@ -1,6 +1,6 @@
 //! A loop nest to be scheduled: one stage of a compute, with flat addresses and as few axes as possible.
 //!
-//! Loads become linear addresses into their buffers, and adjacent axes that every address and condition treats as
+//! Loads and the store become linear addresses into their buffers, and adjacent axes that every address and condition treats as
 //! one (`a * n + b`) are merged, so that schedules see the true contiguity of memory.
 
 use aic_ir::bail;
@@ -8,15 +8,16 @@ use aic_ir::compute::{Axis, Compute, Expr, ReduceOp, Source};
 use aic_ir::dim::{Dim, Sym};
 use aic_ir::dtype::DType;
 use aic_ir::error::Result;
+use aic_ir::kernel::{Buffer, Scope};
 use aic_ir::scalar::{Scalar, ScalarFn};
 use aic_ir::types::Type;
 
 /// A stage ready for scheduling.
 #[derive(Clone, Debug)]
 pub struct Nest {
-    /// Types of the buffers that it loads.
-    pub inputs: Vec<Type>,
-    /// Output axes, outermost first; the output is row-major over them.
+    /// The buffers that it loads.
+    pub inputs: Vec<Buffer>,
+    /// Output axes, outermost first.
     pub axes: Vec<Axis>,
     /// How values are combined, and over what.
     pub reduction: Option<(ReduceOp, Vec<Axis>)>,
@@ -26,8 +27,10 @@ pub struct Nest {
     pub value: Flat,
     /// What is stored, in terms of [`Flat::Acc`]; `None` for the accumulator itself.
     pub epilogue: Option<Flat>,
-    /// Element type of the output.
-    pub out: DType,
+    /// Where results are stored.
+    pub output: Buffer,
+    /// The address of a result there, different at every point of the axes.
+    pub at: Dim,
 }
 
 /// An element expression with linear addresses.
@@ -63,18 +66,19 @@ impl Nest {
             stages => bail!("a kernel has one or two stages, found {}", stages.len()),
         };
         let mut nest = Nest {
-            inputs: c.inputs.clone(),
+            inputs: c.inputs.iter().enumerate().map(|(k, t)| param(&format!("x{k}"), t)).collect(),
             axes: stage.axes.clone(),
             reduction: stage.reduction.as_ref().map(|r| (r.op, r.axes.clone())),
             acc: stage.dtype,
             value: flatten(&stage.value, &c.inputs)?,
             epilogue: None,
-            out: stage.dtype,
+            output: param("y", &stage.ty()),
+            at: row_major(&stage.axes),
         };
         if let Some(e) = epilogue {
             let rename = |s: &Sym| e.axes.iter().position(|a| a.var == *s).map(|k| stage.axes[k].dim());
             nest.epilogue = Some(flatten(&e.value.subst(&rename), &c.inputs)?);
-            nest.out = e.dtype;
+            nest.output.dtype = e.dtype;
         }
         nest.rename_axes();
         nest.collapse();
@@ -98,23 +102,10 @@ impl Nest {
         let new = |s: &Sym| names.iter().find(|(old, _)| old == s).map(|(_, new)| Dim::sym(new));
         self.value = self.value.subst(&new);
         self.epilogue = self.epilogue.as_ref().map(|e| e.subst(&new));
+        self.at = self.at.subst(&new);
         for a in self.reduction.iter_mut().flat_map(|(_, over)| over) {
             a.extent = a.extent.subst(&new);
         }
-    }
-
-    /// Row-major strides of the output.
-    pub fn strides(&self) -> Vec<Dim> {
-        strides(self.axes.iter().map(|a| &a.extent))
-    }
-
-    /// The output address at the axes' variables.
-    pub fn address(&self) -> Dim {
-        let mut at = Dim::from(0);
-        for (a, s) in self.axes.iter().zip(self.strides()) {
-            at = at + a.dim() * s;
-        }
-        at
     }
 
     /// Axes reduced over.
@@ -124,7 +115,7 @@ impl Nest {
 
     /// Bytes of the widest element that the nest loads, computes with, or stores.
     pub fn widest(&self) -> usize {
-        let mut widest = self.out.size().max(self.acc.size());
+        let mut widest = self.output.dtype.size().max(self.acc.size());
         for e in std::iter::once(&self.value).chain(&self.epilogue) {
             e.visit(&mut |e| match e {
                 Flat::Load { input, .. } => widest = widest.max(self.inputs[*input].dtype.size()),
@@ -137,7 +128,7 @@ impl Nest {
 
     /// Every index expression and address in the nest.
     fn visit_dims(&self, f: &mut dyn FnMut(&Dim)) {
-        f(&self.address());
+        f(&self.at);
         for e in std::iter::once(&self.value).chain(&self.epilogue) {
             e.visit(&mut |e| match e {
                 Flat::Index(d) | Flat::Load { address: d, .. } => f(d),
@@ -156,6 +147,7 @@ impl Nest {
             let drop_outer = |s: &Sym| (*s == outer.var).then(|| Dim::from(0));
             self.value = self.value.subst(&drop_outer);
             self.epilogue = self.epilogue.as_ref().map(|e| e.subst(&drop_outer));
+            self.at = self.at.subst(&drop_outer);
             let axes = match (&mut self.reduction, of_output) {
                 (Some((_, over)), false) => over,
                 _ => &mut self.axes,
@@ -183,6 +175,7 @@ impl Nest {
         let zero = |s: &Sym| dropped.contains(s).then(|| Dim::from(0));
         self.value = self.value.subst(&zero);
         self.epilogue = self.epilogue.as_ref().map(|e| e.subst(&zero));
+        self.at = self.at.subst(&zero);
         for a in self.reduction.iter_mut().flat_map(|(_, over)| over) {
             a.extent = a.extent.subst(&zero);
         }
@@ -218,8 +211,19 @@ impl Nest {
     }
 }
 
+/// A buffer passed by the caller.
+fn param(name: &str, ty: &Type) -> Buffer {
+    Buffer { name: Sym::new(name), dtype: ty.dtype, len: ty.numel(), scope: Scope::Global }
+}
+
+/// The row-major address over axes.
+fn row_major(axes: &[Axis]) -> Dim {
+    let strides = strides(axes.iter().map(|a| &a.extent));
+    axes.iter().zip(strides).fold(0.into(), |at, (a, stride)| at + a.dim() * stride)
+}
+
 /// Row-major strides of extents.
-pub fn strides<'a>(extents: impl DoubleEndedIterator<Item = &'a Dim>) -> Vec<Dim> {
+fn strides<'a>(extents: impl DoubleEndedIterator<Item = &'a Dim>) -> Vec<Dim> {
     let mut out: Vec<Dim> = Vec::new();
     let mut stride = Dim::from(1);
     for e in extents.rev() {

@@ -3,7 +3,7 @@
 
 use super::emit::{Emitter, Value, lane};
 use super::nest::Nest;
-use super::{parallel, parallel_index, store};
+use super::{Frame, store};
 use aic_ir::compute::{Axis, ReduceOp};
 use aic_ir::dim::{Dim, Sym};
 use aic_ir::dtype::DType;
@@ -13,8 +13,8 @@ use aic_ir::schedule::Schedule;
 use std::collections::HashMap;
 
 /// A register buffer.
-pub(super) fn register(name: &str, dtype: DType, len: i64) -> Stmt {
-    Stmt::Alloc(Buffer { name: Sym::new(name), dtype, len: len.into(), scope: Scope::Register })
+pub(super) fn register(name: &Sym, dtype: DType, len: i64) -> Stmt {
+    Stmt::Alloc(Buffer { name: name.clone(), dtype, len: len.into(), scope: Scope::Register })
 }
 
 /// Lanes of a buffer from a position on.
@@ -46,9 +46,9 @@ pub(super) fn finish(e: &mut Emitter, nest: &Nest, acc: Value, mask: Option<&Val
         Some(epilogue) => e.expr(epilogue, mask),
         None => acc,
     };
-    let index = e.index(&nest.address()).widen(lanes);
+    let index = e.index(&nest.at).widen(lanes);
     let mut out = e.take_lets();
-    out.push(store(index, value.widen(lanes), mask.map(|m| m.expr.clone())));
+    out.push(store(nest, index, value.widen(lanes), mask.map(|m| m.expr.clone())));
     out
 }
 
@@ -61,28 +61,27 @@ pub(super) fn copies(along: &Axis, s: &Schedule) -> i64 {
 }
 
 /// Vectors along the innermost reduced axis, combined across lanes at the end; threads over the outputs.
-pub fn inner(nest: &Nest, s: &Schedule) -> Vec<Stmt> {
+pub fn inner(nest: &Nest, s: &Schedule, frame: &mut Frame) -> Vec<Stmt> {
     let Some((op, over)) = &nest.reduction else { return Vec::new() };
     let (Some(combine), Some((along, outside))) = (op.combine(), over.split_last()) else {
-        return outer(nest, s);
+        return outer(nest, s, frame);
     };
-    let (p, v, u) = (Sym::new("p"), Sym::new("v"), Sym::new("u"));
-    let acc = Sym::new("acc");
+    let (v, u) = (Sym::new("v"), Sym::new("u"));
+    let acc = frame.name("acc");
     let lanes = i64::from(s.lanes);
     let extents: Vec<Dim> = nest.axes.iter().map(|a| a.extent.clone()).collect();
     let mut axes: HashMap<Sym, Dim> =
-        nest.axes.iter().map(|a| a.var.clone()).zip(parallel_index(&p, &extents)).collect();
+        nest.axes.iter().map(|a| a.var.clone()).zip(frame.index(&extents)).collect();
     axes.extend(as_loops(outside));
     let whole = along.extent.floor_div(&lanes.into());
     let copies = copies(along, s);
-    let mut counter = 0;
     let identity = Expr::Const(nest.acc, op.identity(nest.acc));
 
     // One vector at `base`, combined into accumulator `copy`; lanes beyond the end count as the identity.
     let mut accumulate = |base: Dim, copy: Dim, masked: bool| -> Vec<Stmt> {
         let mut axes = axes.clone();
         axes.insert(along.var.clone(), base + Dim::sym(&lane()));
-        let mut e = Emitter::new(nest, axes, s.lanes, &mut counter);
+        let mut e = Emitter::new(nest, axes, s.lanes, frame);
         let mask = masked.then(|| {
             let below = e.below(&along.dim(), &along.extent);
             e.bind(Value::new(below, DType::Bool, s.lanes))
@@ -121,32 +120,31 @@ pub fn inner(nest: &Nest, s: &Schedule) -> Vec<Stmt> {
         }
     }
 
-    let mut out = vec![register("acc", nest.acc, copies * lanes)];
+    let mut out = vec![register(&acc, nest.acc, copies * lanes)];
     let start = Value::new(identity.clone(), nest.acc, 1).widen(s.lanes);
     for k in 0..copies {
         out.push(Stmt::store(&acc, lanes_at((k * lanes).into(), s.lanes), start.clone()));
     }
     out.extend(nested(outside, row));
-    let mut e = Emitter::new(nest, axes, 1, &mut counter);
+    let mut e = Emitter::new(nest, axes, 1, frame);
     let parts = (0..copies).map(|k| read(&acc, (k * lanes).into(), s.lanes, nest.acc));
     let total = parts.reduce(|a, b| e.call(combine, vec![a, b]));
     let Some(total) = total else { return Vec::new() };
     let scalar = if s.lanes == 1 { total.expr } else { Expr::Horizontal(*op, total.expr.into()) };
     let result = e.bind(Value::new(scalar, nest.acc, 1));
     out.extend(finish(&mut e, nest, result, None));
-    parallel(&p, &extents, out)
+    frame.outermost(&extents, out)
 }
 
 /// One accumulator per lane, vectors along the innermost output axis (or scalars); threads over the other outputs.
-pub fn outer(nest: &Nest, s: &Schedule) -> Vec<Stmt> {
+pub fn outer(nest: &Nest, s: &Schedule, frame: &mut Frame) -> Vec<Stmt> {
     let Some((op, over)) = &nest.reduction else { return Vec::new() };
-    let p = Sym::new("p");
     let lanes = i64::from(s.lanes);
     let mut extents: Vec<Dim> = nest.axes.iter().map(|a| a.extent.clone()).collect();
     if let Some(last) = extents.last_mut() {
         *last = last.ceil_div(&lanes.into());
     }
-    let index = parallel_index(&p, &extents);
+    let index = frame.index(&extents);
     let mut axes: HashMap<Sym, Dim> = nest.axes.iter().map(|a| a.var.clone()).zip(index).collect();
     let mut limit = None;
     if let (Some(a), true) = (nest.axes.last(), s.lanes > 1) {
@@ -156,8 +154,7 @@ pub fn outer(nest: &Nest, s: &Schedule) -> Vec<Stmt> {
         limit = (!a.extent.modulo(&lanes.into()).is(0)).then_some(a);
     }
     axes.extend(as_loops(over));
-    let mut counter = 0;
-    let mut e = Emitter::new(nest, axes, s.lanes, &mut counter);
+    let mut e = Emitter::new(nest, axes, s.lanes, frame);
     let mut out = Vec::new();
     let mask = limit.map(|a| {
         let below = e.below(&a.dim(), &a.extent);
@@ -171,10 +168,10 @@ pub fn outer(nest: &Nest, s: &Schedule) -> Vec<Stmt> {
 
     let (start, step, result) = match op.combine() {
         Some(combine) => {
-            let acc = Sym::new("acc");
+            let acc = e.frame.name("acc");
             let identity = Value::new(Expr::Const(nest.acc, op.identity(nest.acc)), nest.acc, 1);
             let start = vec![
-                register("acc", nest.acc, lanes),
+                register(&acc, nest.acc, lanes),
                 Stmt::store(&acc, lanes_at(0.into(), s.lanes), identity.widen(s.lanes)),
             ];
             let value = e.expr(&nest.value, mask.as_ref());
@@ -189,7 +186,7 @@ pub fn outer(nest: &Nest, s: &Schedule) -> Vec<Stmt> {
     out.extend(nested(&bounds, step));
     let result = e.bind(result);
     out.extend(finish(&mut e, nest, result, mask.as_ref()));
-    parallel(&p, &extents, out)
+    frame.outermost(&extents, out)
 }
 
 /// Start, step and result of an argmax or argmin: the best value so far and where it was.
@@ -201,7 +198,7 @@ fn index_reduction(
     mask: Option<&Value>,
 ) -> (Vec<Stmt>, Vec<Stmt>, Value) {
     let lanes = e.lanes;
-    let (best, at) = (Sym::new("best"), Sym::new("at"));
+    let (best, at) = (e.frame.name("best"), e.frame.name("at"));
     let (max, last) = match op {
         ReduceOp::ArgMin { last } => (false, last),
         ReduceOp::ArgMax { last } => (true, last),
@@ -212,8 +209,8 @@ fn index_reduction(
     let dtype = value.ty.dtype;
     let worst = if max { Scalar::lowest(dtype) } else { Scalar::highest(dtype) };
     let start = vec![
-        register("best", dtype, i64::from(lanes)),
-        register("at", DType::I64, i64::from(lanes)),
+        register(&best, dtype, i64::from(lanes)),
+        register(&at, DType::I64, i64::from(lanes)),
         Stmt::store(
             &best,
             lanes_at(0.into(), lanes),
@@ -270,26 +267,24 @@ pub fn running_axis(nest: &Nest) -> Option<(usize, bool)> {
 }
 
 /// A running reduction: one pass along the axis, the accumulator stored at every step.
-pub fn prefix(nest: &Nest) -> Vec<Stmt> {
+pub fn prefix(nest: &Nest, frame: &mut Frame) -> Vec<Stmt> {
     let (Some((op, over)), Some((at, reverse))) = (&nest.reduction, running_axis(nest)) else {
         return Vec::new();
     };
     let Some(combine) = op.combine() else { return Vec::new() };
     let (run, k) = (&nest.axes[at], &over[0]);
-    let p = Sym::new("p");
-    let acc = Sym::new("acc");
+    let acc = frame.name("acc");
     let others: Vec<&Axis> = nest.axes.iter().filter(|a| a.var != run.var).collect();
     let extents: Vec<Dim> = others.iter().map(|a| a.extent.clone()).collect();
     let mut axes: HashMap<Sym, Dim> =
-        others.iter().map(|a| a.var.clone()).zip(parallel_index(&p, &extents)).collect();
+        others.iter().map(|a| a.var.clone()).zip(frame.index(&extents)).collect();
     let here = run.dim();
     let output = if reverse { run.extent.clone() - 1.into() - here.clone() } else { here.clone() };
     // Seen from the position in running order, the extent is that position (exclusive) or one more.
     let exclusive = (k.extent.replace(&run.var, &output) - here.clone()).is(0);
     axes.insert(run.var.clone(), output);
     axes.insert(k.var.clone(), here);
-    let mut counter = 0;
-    let mut e = Emitter::new(nest, axes, 1, &mut counter);
+    let mut e = Emitter::new(nest, axes, 1, frame);
     let value = e.expr(&nest.value, None);
     let ty = VType::scalar(nest.acc);
     let new = e.call(combine, vec![read(&acc, 0.into(), 1, ty.dtype), value]);
@@ -299,9 +294,9 @@ pub fn prefix(nest: &Nest) -> Vec<Stmt> {
     let put = finish(&mut e, nest, held, None);
     let step = if exclusive { [put, add].concat() } else { [add, put].concat() };
     let body = vec![
-        register("acc", nest.acc, 1),
+        register(&acc, nest.acc, 1),
         Stmt::store(&acc, Expr::int(0), Expr::Const(nest.acc, op.identity(nest.acc))),
         Stmt::serial(&run.var, run.extent.clone(), step),
     ];
-    parallel(&p, &extents, body)
+    frame.outermost(&extents, body)
 }
