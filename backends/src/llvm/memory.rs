@@ -169,16 +169,22 @@ impl<'c> Emitter<'_, 'c> {
         Ok(Place::Any(self.b.gep(m.element(&self.b), at, steps), lanes))
     }
 
-    /// Every `step`-th of consecutive elements: `step` vectors, the last of which ends at the last lane, merged.
-    fn load_spread(&mut self, m: Memory<'c>, at: PointerValue<'c>, n: u32, step: u32) -> Result<Raw<'c>> {
+    /// Every `step`-th of consecutive elements: `step` vectors, the last of which ends at the last lane, merged. With a
+    /// mask, these vectors have one each.
+    fn load_spread(
+        &mut self,
+        m: Memory<'c>,
+        at: PointerValue<'c>,
+        (n, step): (u32, u32),
+        mask: Option<Raw<'c>>,
+    ) -> Result<Raw<'c>> {
         let element = m.element(&self.b);
-        let vector = self.b.lanes_of(element, n);
         let last_begin = step * (n - 1) + 1 - n;
-        let mut merged = self.b.load(vector, at, m.align())?;
+        let mut merged = self.load_part(m, at, (n, step), 0, mask)?;
         for part in 1..step {
             let begin = (part * n).min(last_begin);
             let from = self.b.gep(element, at, self.b.i64(begin.into()).into()).into_pointer_value();
-            let next = self.b.load(vector, from, m.align())?;
+            let next = self.load_part(m, from, (n, step), begin, mask)?;
             // Lane `i` wants element `step * i`: it is in what has been merged, or in the next vector, or comes later.
             let lanes: Vec<u32> = (0..n)
                 .map(|i| match step * i {
@@ -191,6 +197,24 @@ impl<'c> Emitter<'_, 'c> {
             merged = self.b.shuffle(merged, next, &lanes)?;
         }
         Ok(merged)
+    }
+
+    /// The consecutive elements from number `begin` on; under a mask those of them that lanes want.
+    fn load_part(
+        &mut self,
+        m: Memory<'c>,
+        from: PointerValue<'c>,
+        (n, step): (u32, u32),
+        begin: u32,
+        mask: Option<Raw<'c>>,
+    ) -> Result<Raw<'c>> {
+        let Some(mask) = mask else { return self.load_all(m, Place::Consecutive(from, n)) };
+        let none = self.b.splat(self.b.i1(false).into(), n)?;
+        let wanted: Vec<u32> = (begin..begin + n)
+            .map(|at| if at % step == 0 && at / step < n { at / step } else { n })
+            .collect();
+        let mask = self.b.shuffle(mask, none, &wanted)?;
+        self.load_masked(m, Place::Consecutive(from, n), mask)
     }
 
     fn load_all(&mut self, m: Memory<'c>, place: Place<'c>) -> Result<Raw<'c>> {
@@ -206,7 +230,7 @@ impl<'c> Emitter<'_, 'c> {
                 let forward = self.b.load(self.b.lanes_of(element, n), at, m.align())?;
                 self.b.reverse(forward)
             }
-            Place::Spread(at, n, step) => self.load_spread(m, at, n, step),
+            Place::Spread(at, n, step) => self.load_spread(m, at, (n, step), None),
             Place::Any(_, n) => {
                 let all = self.b.splat(self.b.i1(true).into(), n)?;
                 self.load_masked(m, place, all)
@@ -231,10 +255,7 @@ impl<'c> Emitter<'_, 'c> {
                 let forward = self.load_masked(m, Place::Consecutive(at, n), mask)?;
                 self.b.reverse(forward)
             }
-            Place::Spread(at, n, step) => {
-                let place = self.any(m, at, self.b.i64(step.into()).into(), n)?;
-                self.load_masked(m, place, mask)
-            }
+            Place::Spread(at, n, step) => self.load_spread(m, at, (n, step), Some(mask)),
             Place::Consecutive(at, _) => {
                 let overloads = [ty, at.get_type().into()];
                 let args = [at.into(), mask, zero];

@@ -4,10 +4,10 @@
 //! (`m`: it moves the factor that is broadcast); the rest are outer loops. Partial tiles at the end of `n` carry masks,
 //! those at the end of `m` are a second, smaller tile.
 
-use super::Frame;
 use super::emit::{Emitter, Value, lane};
 use super::nest::{Flat, Nest};
 use super::reduce::{as_loops, finish, lanes_at, nested, read, register};
+use super::{Frame, SHUFFLED};
 use aic_ir::compute::{Axis, ReduceOp};
 use aic_ir::dim::{Dim, Sym};
 use aic_ir::dtype::DType;
@@ -51,7 +51,7 @@ fn roles(nest: &Nest) -> Option<Roles<'_>> {
                 long && step_of(scalar) == Some(0) && step_of(vector).is_some_and(|s| steps.contains(&s))
             })
         };
-        fit(1..=1).or_else(|| fit(2..=4))
+        fit(1..=1).or_else(|| fit(2..=SHUFFLED))
     };
     let (n, scalar, vector) = match (find(a, b), find(b, a)) {
         (Some(n), None) => (n, a, b),

@@ -29,6 +29,9 @@ pub fn kernel(name: &str, c: &Compute, target: &Target) -> Result<(Schedule, Ker
     Ok((schedule, kernel))
 }
 
+/// The largest distance of elements whose vectors are shuffled together from contiguous ones.
+const SHUFFLED: i64 = 4;
+
 /// The first schedule: a choice by the shape of the nest.
 pub fn choose(nest: &Nest, target: &Target) -> Schedule {
     // The lanes of a reduction decide about its bits, so that nothing fused to it may change them.
@@ -49,7 +52,18 @@ pub fn choose(nest: &Nest, target: &Target) -> Schedule {
         let steps = nest.value.steps(&a.var);
         !steps.is_empty() && steps.iter().all(|s| s.as_ref().is_some_and(|s| s.is(1) || s.is(0)))
     });
+    let vectorizable = nest.axes.last().is_some_and(|a| {
+        let steps = nest.value.steps(&a.var);
+        let close = |s: &Dim| s.as_const().is_some_and(|s| (0..=SHUFFLED).contains(&s));
+        steps.iter().all(|s| s.as_ref().is_some_and(close)) && !over.iter().any(|o| o.extent.mentions(&a.var))
+    });
+    let extent = nest.axes.last().map(|a| &a.extent);
+    // Windows are shorter than vectors and than the rows that they slide along.
+    let window = over.last().and_then(|a| a.extent.as_const()).filter(|n| *n < i64::from(lanes));
+    let longer = |n: i64| extent.is_some_and(|e| e.as_const().is_none_or(|e| e > n));
+    let is_window = vectorizable && window.is_some_and(longer);
     if inner_contiguous
+        && !is_window
         && op.combine().is_some()
         && !triangular
         && *op != ReduceOp::And
@@ -58,12 +72,6 @@ pub fn choose(nest: &Nest, target: &Target) -> Schedule {
         let lanes = fit(lanes, over.last().map(|a| &a.extent));
         return Schedule { mr: 4, ..plain(Class::ReduceInner, lanes) };
     }
-    let vectorizable = nest.axes.last().is_some_and(|a| {
-        let steps = nest.value.steps(&a.var);
-        let contiguous = steps.iter().all(|s| s.as_ref().is_some_and(|s| s.is(1) || s.is(0)));
-        contiguous && !over.iter().any(|o| o.extent.mentions(&a.var))
-    });
-    let extent = nest.axes.last().map(|a| &a.extent);
     plain(Class::ReduceOuter, if vectorizable { fit(lanes, extent) } else { 1 })
 }
 
