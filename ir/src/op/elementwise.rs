@@ -24,6 +24,8 @@ impl Elementwise {
     pub const INPUTS: &'static [&'static str] = &["x"];
     /// See `INPUTS`.
     pub const REST: Option<&'static str> = Some("more");
+    /// It has none.
+    pub const ATTRS: &'static [&'static str] = &[];
 
     pub(crate) fn attrs(&self) -> Vec<(&'static str, AttrValue)> {
         Vec::new()
@@ -32,6 +34,10 @@ impl Elementwise {
     pub(crate) fn from_attrs(attrs: &[(String, AttrValue)]) -> Result<Self> {
         attr::check_names(Self::KEYWORD, attrs, &[])?;
         bail!("write the function's name instead of {}", Self::KEYWORD)
+    }
+
+    pub(crate) fn attr_value(_name: &str, _value: &AttrValue) -> Option<AttrValue> {
+        None
     }
 
     pub(crate) fn subst(&self, _f: &dyn Fn(&Sym) -> Option<Dim>) -> Self {

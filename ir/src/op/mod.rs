@@ -113,6 +113,8 @@ macro_rules! op {
             pub const INPUTS: &'static [&'static str] = &[$(stringify!($input)),*];
             /// The name of the operands that may follow in any number, if they may.
             pub const REST: Option<&'static str> = $crate::op::op!(@rest $($rest)?);
+            /// Names of the attributes.
+            pub const ATTRS: &'static [&'static str] = &[$(stringify!($attr)),*];
 
             #[allow(unused_mut, unused_variables, clippy::vec_init_then_push)]
             pub(crate) fn attrs(&self) -> Vec<(&'static str, $crate::op::AttrValue)> {
@@ -123,6 +125,14 @@ macro_rules! op {
             pub(crate) fn from_attrs(attrs: &[(String, $crate::op::AttrValue)]) -> $crate::error::Result<Self> {
                 $crate::op::attr::check_names($kw, attrs, &[$(stringify!($attr)),*])?;
                 Ok(Self { $($attr: $crate::op::attr::get($kw, attrs, stringify!($attr))?),* })
+            }
+
+            #[allow(unused_variables)]
+            pub(crate) fn attr_value(name: &str, value: &$crate::op::AttrValue) -> Option<$crate::op::AttrValue> {
+                $(if name == stringify!($attr) {
+                    return <$ty as $crate::op::Attr>::from_value(value).map(|v| $crate::op::Attr::to_value(&v));
+                })*
+                None
             }
 
             #[allow(unused_variables)]
@@ -178,6 +188,19 @@ macro_rules! ops {
 
             fn eval_unchecked(&self, x: &[Tensor]) -> Result<Vec<Tensor>> { match self { $(Op::$name(o) => o.eval(x)),* } }
 
+            fn struct_signature(keyword: &str) -> Option<OpSignature> {
+                $(if keyword == $name::KEYWORD {
+                    return Some(OpSignature {
+                        keyword: $name::KEYWORD,
+                        n_operands: $name::INPUTS.len(),
+                        has_rest: $name::REST.is_some(),
+                        attrs: $name::ATTRS,
+                        attr_value: $name::attr_value,
+                    });
+                })*
+                None
+            }
+
             fn from_struct_keyword(keyword: &str, attrs: &[(String, AttrValue)]) -> Option<Result<Op>> {
                 $(if keyword == $name::KEYWORD { return Some($name::from_attrs(attrs).map(Op::$name)) })*
                 None
@@ -196,7 +219,40 @@ ops! {
     Random, GridSample, RoiAlign, Det,
 }
 
+/// What operators of a keyword take.
+#[derive(Clone, Copy, Debug)]
+pub struct OpSignature {
+    /// The keyword.
+    pub keyword: &'static str,
+    /// The number of operands; the least number where more may follow.
+    pub n_operands: usize,
+    /// Whether more operands may follow.
+    pub has_rest: bool,
+    /// Names of the attributes in order of declaration.
+    pub attrs: &'static [&'static str],
+    attr_value: fn(&str, &AttrValue) -> Option<AttrValue>,
+}
+
+impl OpSignature {
+    /// The form that [`Op::attrs`] gives to a value of attribute `name`; `None` where it is no value of that attribute.
+    pub fn attr_value(&self, name: &str, value: &AttrValue) -> Option<AttrValue> {
+        (self.attr_value)(name, value)
+    }
+}
+
 impl Op {
+    /// What operators of a keyword take; `None` for unknown keywords.
+    pub fn signature(keyword: &str) -> Option<OpSignature> {
+        let Some(f) = ScalarFn::from_keyword(keyword) else { return Op::struct_signature(keyword) };
+        Some(OpSignature {
+            keyword: f.keyword(),
+            n_operands: f.arity(),
+            has_rest: false,
+            attrs: &[],
+            attr_value: |_, _| None,
+        })
+    }
+
     /// The keyword in the text form; for an elementwise operator the name of its function.
     pub fn keyword(&self) -> &'static str {
         match self {

@@ -45,6 +45,14 @@ pub fn parse_graph_with(src: &str, resolve: &dyn Fn(&str) -> Option<Bytes>) -> R
     Ok(g)
 }
 
+/// Reads an attribute's value: `[0,2,1]`, `sum`, `1e-5`, `f32[2] [1.0, 2.0]`.
+pub fn parse_attr(src: &str) -> Result<AttrValue> {
+    let mut p = Parser::new(src)?;
+    let value = attr(&mut p, &|_| None)?;
+    p.expect_end()?;
+    Ok(value)
+}
+
 /// What is known of an output before `return`.
 struct Output {
     value: Option<String>,
@@ -298,7 +306,7 @@ fn attr(p: &mut Parser<'_>, resolve: Resolver<'_>) -> Result<AttrValue> {
             p.skip();
             p.list("]", |p| p.nested(|p| attr(p, resolve))).map(AttrValue::List)
         }
-        Token::Word(w) if p.is_at(1, ",") || p.is_at(1, "}") || p.is_at(1, "]") => {
+        Token::Word(w) if [",", "}", "]"].iter().any(|c| p.is_at(1, c)) || *p.peek_at(1) == Token::End => {
             p.skip();
             Ok(AttrValue::Word(w.into()))
         }

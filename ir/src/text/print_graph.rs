@@ -25,6 +25,12 @@ impl Display for Graph {
     }
 }
 
+impl Display for AttrValue {
+    fn fmt(&self, f: &mut Formatter<'_>) -> Result {
+        attr(f, self, 0)
+    }
+}
+
 /// The hash by which a large constant is printed: 16 hexadecimal digits, of element type, extents and elements.
 pub fn content_hash(t: &Tensor) -> String {
     let header = t.dtype().keyword().bytes().chain(t.shape().iter().flat_map(|d| d.to_le_bytes()));

@@ -1,0 +1,271 @@
+//! What is known of an e-class: its type, its value where it is a small constant, whether only constants decide it.
+
+use super::lang::{Attribute, Constant, EGraph, ENode, Keyword, SMALL};
+use crate::runner::Numerics;
+use aic_ir::dim::Dim;
+use aic_ir::error::Result;
+use aic_ir::op::{AttrValue, Op};
+use aic_ir::scalar::{Scalar, ScalarFn};
+use aic_ir::tensor::Tensor;
+use aic_ir::types::Type;
+use aic_ir::{bail, ensure};
+use egg::{DidMerge, Id};
+
+/// What is known of an e-class, or of a term.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Facts {
+    /// What it is, and of which type.
+    pub kind: Kind,
+    /// The value, if it is a constant of at most [`SMALL`] elements.
+    pub value: Option<Tensor>,
+    /// Whether constants alone decide it.
+    pub is_const: bool,
+    /// Whether every element is NaN or at least 0 (`-0.0` is).
+    pub is_nonneg: bool,
+}
+
+/// What an e-class stands for.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Kind {
+    /// A tensor.
+    Tensor(Type),
+    /// The results of an operator that has several.
+    Tuple(Vec<Type>),
+    /// An attribute.
+    Attr(Attribute),
+    /// An operator whose operands don't fit it; no term of a graph is one.
+    Ill,
+}
+
+impl Facts {
+    /// A tensor of which only the type is known.
+    pub fn tensor(ty: Type) -> Facts {
+        Facts { kind: Kind::Tensor(ty), value: None, is_const: false, is_nonneg: false }
+    }
+
+    /// A constant; its value is kept if it is small.
+    pub fn constant(value: &Tensor) -> Facts {
+        let is_nonneg = value.len() <= SMALL && value.scalars().all(is_nonneg);
+        Facts {
+            kind: Kind::Tensor(Type::of(value.dtype(), value.shape())),
+            value: (value.len() <= SMALL).then(|| value.clone()),
+            is_const: true,
+            is_nonneg,
+        }
+    }
+
+    /// An attribute.
+    pub fn attr(value: Attribute) -> Facts {
+        Facts { kind: Kind::Attr(value), value: None, is_const: true, is_nonneg: false }
+    }
+
+    /// Facts of an operator's results, of which only the types are known.
+    pub fn results(mut types: Vec<Type>) -> Facts {
+        match types.len() {
+            1 => Facts::tensor(types.remove(0)),
+            _ => Facts { kind: Kind::Tuple(types), value: None, is_const: false, is_nonneg: false },
+        }
+    }
+
+    /// The type, if it is a tensor.
+    pub fn ty(&self) -> Option<&Type> {
+        match &self.kind {
+            Kind::Tensor(ty) => Some(ty),
+            _ => None,
+        }
+    }
+
+    /// The attribute's value, if it is one.
+    pub fn as_attr(&self) -> Option<&AttrValue> {
+        match &self.kind {
+            Kind::Attr(a) => Some(a.value()),
+            _ => None,
+        }
+    }
+
+    /// The extents of a tensor.
+    pub fn dims(&self) -> Option<&[Dim]> {
+        self.ty().map(|ty| &ty.dims[..])
+    }
+
+    /// The one value of all elements, if it is a small constant that has such a value.
+    pub fn splat(&self) -> Option<Scalar> {
+        let value = self.value.as_ref().filter(|v| !v.is_empty())?;
+        let first = value.get(0);
+        value.scalars().all(|x| x == first).then_some(first)
+    }
+}
+
+fn is_nonneg(x: Scalar) -> bool {
+    match x {
+        Scalar::F(x) => x.is_nan() || x >= 0.0,
+        Scalar::I(x) => x >= 0,
+        Scalar::U(_) | Scalar::B(_) => true,
+    }
+}
+
+/// The operator of an [`ENode::Op`], from what is known of its attributes.
+pub fn rebuild_op(keyword: Keyword, attrs: &[&Facts]) -> Result<Op> {
+    let Some(signature) = Op::signature(keyword.0) else { bail!("unknown operator {}", keyword.0) };
+    ensure!(signature.attrs.len() == attrs.len(), "{} has {} attributes", keyword.0, signature.attrs.len());
+    let mut named = Vec::with_capacity(attrs.len());
+    for (name, facts) in signature.attrs.iter().zip(attrs) {
+        let Some(value) = facts.as_attr() else { bail!("{}: {name} is no attribute", keyword.0) };
+        named.push((name.to_string(), value.clone()));
+    }
+    Op::parse(keyword.0, &named)
+}
+
+/// Facts of an operator's results, from what is known of its operands and attributes (in that order); an error where
+/// they don't fit.
+pub fn of_op(keyword: Keyword, children: &[&Facts], numerics: Numerics) -> Result<Facts> {
+    let n_attrs = keyword.n_attrs();
+    ensure!(children.len() >= n_attrs, "{} has {n_attrs} attributes", keyword.0);
+    let (x, attrs) = children.split_at(children.len() - n_attrs);
+    let op = rebuild_op(keyword, attrs)?;
+    let mut types = Vec::with_capacity(x.len());
+    for facts in x {
+        match facts.ty() {
+            Some(ty) => types.push(ty),
+            None => bail!("an operand of {} is no tensor", keyword.0),
+        }
+    }
+    let mut facts = Facts::results(op.infer(&types)?);
+    facts.is_const = x.iter().all(|f| f.is_const) && !mentions_symbols(&op);
+    if facts.is_const
+        && let Some(value) = fold(&op, x, &facts, numerics)
+    {
+        return Ok(Facts::constant(&value));
+    }
+    facts.is_nonneg = nonneg(keyword, x) && facts.ty().is_some();
+    Ok(facts)
+}
+
+/// The value of an operator on small constants, if it is small itself and the class of rewrites admits its evaluation.
+fn fold(op: &Op, x: &[&Facts], y: &Facts, numerics: Numerics) -> Option<Tensor> {
+    let size = y.ty()?.numel().as_const()?;
+    if size > SMALL as i64 || (numerics == Numerics::Exact && !is_correctly_rounded(op)) {
+        return None;
+    }
+    let x: Vec<Tensor> = x.iter().map(|f| f.value.clone()).collect::<Option<_>>()?;
+    let mut y = op.eval(&x).ok()?;
+    (y.len() == 1).then(|| y.remove(0))
+}
+
+/// Whether the interpreter gives the bits that every backend gives: movements, integers, and functions that are
+/// rounded correctly everywhere. Others are computed by polynomials, or summed in another order.
+pub fn is_correctly_rounded(op: &Op) -> bool {
+    use ScalarFn::*;
+    match op {
+        Op::Elementwise(e) => !matches!(
+            e.f,
+            Pow | Exp
+                | Log
+                | Sin
+                | Cos
+                | Tan
+                | Asin
+                | Acos
+                | Atan
+                | Sinh
+                | Cosh
+                | Tanh
+                | Asinh
+                | Acosh
+                | Atanh
+                | Erf
+                | Sigmoid
+                | Softplus
+                | Mod
+                | Rem
+        ),
+        Op::Const(_) | Op::Cast(_) | Op::Bitcast(_) | Op::Reshape(_) | Op::Transpose(_) | Op::Expand(_) => {
+            true
+        }
+        Op::Slice(_) | Op::Concat(_) | Op::Pad(_) | Op::Gather(_) | Op::Iota(_) | Op::DimValue(_) => true,
+        Op::GatherElements(_) | Op::GatherNd(_) => true,
+        _ => false,
+    }
+}
+
+/// Whether the values of symbols decide what it computes.
+pub fn mentions_symbols(op: &Op) -> bool {
+    let found = std::cell::Cell::new(false);
+    let _ = op.subst(&|_| {
+        found.set(true);
+        None
+    });
+    found.get()
+}
+
+fn nonneg(keyword: Keyword, x: &[&Facts]) -> bool {
+    let all = || x.iter().all(|f| f.is_nonneg);
+    match keyword.0 {
+        "abs" => x[0].ty().is_some_and(|ty| ty.dtype.is_float()),
+        "exp" | "sigmoid" | "softplus" | "sqrt" | "softmax" => true,
+        "max" => x.iter().any(|f| f.is_nonneg) && x[0].ty().is_some_and(|ty| ty.dtype.is_float()),
+        "add" | "mul" => all() && x[0].ty().is_some_and(|ty| ty.dtype.is_float()),
+        "min" | "reshape" | "transpose" | "expand" | "slice" | "concat" => all(),
+        _ => false,
+    }
+}
+
+/// The analysis: what leaves and opaque nodes are.
+#[derive(Clone, Debug, Default)]
+pub struct Analysis {
+    /// Facts of each [`ENode::Leaf`].
+    pub leaves: Vec<Facts>,
+    /// Types of the results of each [`ENode::Opaque`].
+    pub opaques: Vec<Vec<Type>>,
+    /// Which rewrites are admitted.
+    pub numerics: Numerics,
+}
+
+impl Analysis {
+    /// Facts of an e-node, given those of its children.
+    pub fn facts(&self, node: &ENode, child: impl Fn(Id) -> Facts) -> Facts {
+        let ill = || Facts { kind: Kind::Ill, value: None, is_const: false, is_nonneg: false };
+        match node {
+            ENode::Attr(a) => Facts::attr(a.clone()),
+            ENode::Const(c) => Facts::constant(c.value()),
+            ENode::Leaf(k) => self.leaves.get(*k as usize).cloned().unwrap_or_else(ill),
+            ENode::Opaque(k, _) => {
+                self.opaques.get(*k as usize).map_or_else(ill, |t| Facts::results(t.clone()))
+            }
+            ENode::Result(k, [x]) => match child(*x).kind {
+                Kind::Tuple(types) => types.get(*k as usize).cloned().map_or_else(ill, Facts::tensor),
+                _ => ill(),
+            },
+            ENode::Op(keyword, children) => {
+                let facts: Vec<Facts> = children.iter().map(|c| child(*c)).collect();
+                of_op(*keyword, &facts.iter().collect::<Vec<_>>(), self.numerics).unwrap_or_else(|_| ill())
+            }
+        }
+    }
+}
+
+impl egg::Analysis<ENode> for Analysis {
+    type Data = Facts;
+
+    fn make(g: &mut EGraph, node: &ENode, _: Id) -> Facts {
+        g.analysis.facts(node, |id| g[id].data.clone())
+    }
+
+    /// Both are true of the merged class, so more is known of it than of either.
+    fn merge(&mut self, a: &mut Facts, b: Facts) -> DidMerge {
+        let merged = Facts {
+            kind: a.kind.clone(),
+            value: a.value.clone().or_else(|| b.value.clone()),
+            is_const: a.is_const || b.is_const,
+            is_nonneg: a.is_nonneg || b.is_nonneg,
+        };
+        let did = DidMerge(merged != *a, merged != b);
+        *a = merged;
+        did
+    }
+}
+
+/// The class of a constant: by value if it is small.
+pub fn add_constant(g: &mut EGraph, value: &Tensor) -> Option<Id> {
+    (value.len() <= SMALL).then(|| g.add(ENode::Const(Constant::new(value.clone()))))
+}
