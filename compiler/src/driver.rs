@@ -3,13 +3,12 @@
 //! The way is always the same: [`Source::load`], [`Source::import`], [`lower`], and then a [`Runner`] in this process or
 //! an artifact. Nothing here prints.
 
-use crate::import::file;
 use crate::import::load::{self, Model};
 use crate::import::onnx::{self, ImportOptions, Imported, Structure};
 use crate::import::proto::{DataType, DimValue, Dimension, TensorType, TypeValue, ValueInfoProto};
 use crate::io::{Kind, Parts, Port};
 use crate::session::{self, Kernels, Session};
-use crate::{package, plan};
+use crate::{graph_file, package, plan, reproducer};
 use aic_backends::{CpuOptions, Library};
 use aic_ir::dim::{Dim, Sym};
 use aic_ir::error::{Error, Result};
@@ -18,10 +17,11 @@ use aic_ir::program::{Program, Step};
 use aic_ir::target::Target;
 use aic_ir::tensor::Tensor;
 use aic_ir::types::Type;
-use aic_ir::{bail, eval, text, verify};
-use aic_passes::pipeline::{self, Options};
+use aic_ir::{bail, eval};
+use aic_passes::pipeline;
+use aic_passes::runner::{Numerics, RuleText};
 use std::collections::{BTreeSet, HashMap};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 /// Values of inputs larger than this are not looked at when compiling.
@@ -47,12 +47,7 @@ impl Source {
         if path.extension().is_none_or(|e| !e.eq_ignore_ascii_case("aic")) {
             return load::load_model(path).map(|model| Source::Onnx(Box::new(model)));
         }
-        let failed = |error: Error| error.context(path.display());
-        let bytes = file::map(path)?;
-        let text = std::str::from_utf8(&bytes).map_err(|e| failed(Error::new(format!("not text: {e}"))))?;
-        let graph = text::parse_graph(text).map_err(failed)?;
-        verify::report("the graph", &verify::graph(&graph)).map_err(failed)?;
-        Ok(Source::Text(named_ports(graph)))
+        Ok(Source::Text(named_ports(graph_file::read(path)?)))
     }
 
     /// The inputs, in the order in which they are numbered; an ONNX model's initializers are none.
@@ -269,12 +264,66 @@ pub fn target(cpu: &CpuOptions) -> Result<Target> {
     })
 }
 
+/// How a model is compiled.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// The CPU that code is made for.
+    pub cpu: CpuOptions,
+    /// How much is optimised: index into [`pipeline::LEVELS`].
+    pub level: usize,
+    /// Which rewrites are admitted.
+    pub numerics: Numerics,
+    /// Rewrite rules beside the built-in ones.
+    pub rules: Vec<RuleText>,
+    /// How many rewrites may be applied; `None` for no limit.
+    pub fuel: Option<u64>,
+    /// The folder for reproducers of passes that fail; `None` for that of temporary files.
+    pub reproducers: Option<PathBuf>,
+}
+
+impl Default for Options {
+    /// What the command line does when nothing is said: `-O2`, `reassociate`, for this CPU.
+    fn default() -> Options {
+        Options {
+            cpu: CpuOptions::default(),
+            level: 2,
+            numerics: Numerics::default(),
+            rules: Vec::new(),
+            fuel: None,
+            reproducers: None,
+        }
+    }
+}
+
+impl Options {
+    /// What the passes are told.
+    ///
+    /// # Errors
+    /// The CPU is unknown.
+    pub fn pipeline(&self) -> Result<pipeline::Options> {
+        Ok(self.pipeline_for(target(&self.cpu)?))
+    }
+
+    /// What the passes are told, for a given machine.
+    pub fn pipeline_for(&self, target: Target) -> pipeline::Options {
+        pipeline::Options {
+            level: self.level,
+            numerics: self.numerics,
+            rules: self.rules.clone(),
+            fuel: self.fuel,
+            ..pipeline::Options::new(target)
+        }
+    }
+}
+
 /// Optimises a graph and makes kernels of it.
 ///
 /// # Errors
-/// A node can't be lowered.
-pub fn lower(graph: Graph, cpu: &CpuOptions) -> Result<Program> {
-    pipeline::compile(graph, &Options::new(target(cpu)?))
+/// A pass fails, which leaves a [`reproducer`]; lowering counts as one.
+pub fn lower(graph: Graph, options: &Options) -> Result<Program> {
+    let passes = pipeline::passes(pipeline::level(options.level)?)?;
+    let program = pipeline::compile_with(graph, &passes, &options.pipeline()?);
+    program.map_err(|failure| reproducer::leave(*failure, &passes, options))
 }
 
 /// Writes a program as an artifact, and its header beside it.

@@ -1,6 +1,8 @@
 //! The compiler as a library: what the command line `aic` is made of.
 
 pub mod driver;
+pub mod graph_file;
+pub mod reproducer;
 
 pub mod import;
 pub mod io;

@@ -2,7 +2,7 @@
 #![cfg(feature = "llvm")]
 #![allow(clippy::unwrap_used)]
 
-use aic::driver::{self, Runner, Source};
+use aic::driver::{self, Options, Runner, Source};
 use aic::import::onnx::{ImportOptions, Imported};
 use aic::io;
 use aic::package::Kind;
@@ -27,7 +27,7 @@ fn largest_error(found: &Tensor, expected: &Tensor) -> f64 {
 fn a_model_runs_in_this_process() {
     let graph = digits().graph;
     let cpu = CpuOptions::default();
-    let program = driver::lower(graph.clone(), &cpu).unwrap();
+    let program = driver::lower(graph.clone(), &Options::default()).unwrap();
     for n_threads in [1, 2] {
         let (mut s, _) = Runner::compile(&program, &cpu, n_threads).unwrap();
         for batch in [3, 1, 10] {
@@ -53,7 +53,8 @@ fn a_model_runs_in_this_process() {
 fn a_model_becomes_a_library() {
     let folder = tempfile::tempdir().unwrap();
     let cpu = CpuOptions { cpu: "x86-64-v3".into(), ..CpuOptions::default() };
-    let program = driver::lower(digits().graph, &cpu).unwrap();
+    let options = Options { cpu: cpu.clone(), ..Options::default() };
+    let program = driver::lower(digits().graph, &options).unwrap();
     let path = folder.path().join("digits.so");
     let files = driver::write_artifact(&program, &cpu, Kind::SharedLibrary, &path).unwrap();
     let needed = Command::new("readelf").arg("-d").arg(&files.library).output().unwrap();

@@ -102,14 +102,20 @@ pub fn pass(name: &str) -> Result<&'static Pass> {
     }
 }
 
+/// The passes with these names.
+///
+/// # Errors
+/// One is unknown.
+pub fn passes(names: &[&str]) -> Result<Vec<&'static Pass>> {
+    names.iter().map(|name| pass(name)).collect()
+}
+
 /// Optimises a graph and lowers it to a program with a memory plan.
 ///
 /// # Errors
 /// There is no such level, or a pass fails.
 pub fn compile(graph: Graph, options: &Options) -> Result<Program> {
-    let names = level(options.level)?;
-    let passes = names.iter().map(|name| pass(name)).collect::<Result<Vec<_>>>()?;
-    compile_with(graph, &passes, options).map_err(|failure| failure.into_error())
+    compile_with(graph, &passes(level(options.level)?)?, options).map_err(|failure| failure.into_error())
 }
 
 /// Runs these passes on a graph and lowers it.

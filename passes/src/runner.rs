@@ -3,7 +3,7 @@
 //! A pass that fails, leaves a graph that doesn't verify, or panics is a bug of the compiler, whatever the graph. It
 //! ends in a [`Failure`], which holds all that is needed to see it again.
 
-use crate::pipeline::{Options, Pass, pass};
+use crate::pipeline::{Options, Pass, passes};
 use aic_ir::ensure;
 use aic_ir::error::{Error, Result};
 use aic_ir::graph::Graph;
@@ -137,8 +137,7 @@ impl Failure {
 /// # Errors
 /// A name is unknown, or a pass fails.
 pub fn run(graph: Graph, names: &[&str], cx: &mut Context) -> Result<Graph> {
-    let passes = names.iter().map(|name| pass(name)).collect::<Result<Vec<_>>>()?;
-    run_watched(graph, &passes, cx, cfg!(debug_assertions), &mut |_| {}).map_err(|f| f.into_error())
+    run_watched(graph, &passes(names)?, cx, cfg!(debug_assertions), &mut |_| {}).map_err(|f| f.into_error())
 }
 
 /// Runs passes, telling `watch` about each.

@@ -10,8 +10,9 @@ use aic_ir::error::{Error, Result};
 use aic_ir::graph::Graph;
 use aic_ir::program::Program;
 use aic_ir::tensor::Tensor;
+use aic_passes::runner::{Numerics, RuleText};
 use std::collections::HashMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 /// A model and what is known of its dimensions.
@@ -88,6 +89,77 @@ impl CpuArgs {
     }
 }
 
+/// How to optimise.
+#[derive(clap::Args)]
+pub struct OptimiseArgs {
+    /// How much to optimise: 0 is one kernel per operator, 2 the default, 3 all there is
+    #[arg(short = 'O', value_name = "LEVEL", value_parser = clap::value_parser!(u8).range(0..=3))]
+    level: Option<u8>,
+    /// What rewriting may do to the bits of the results
+    #[arg(long, value_enum, default_value_t = NumericsArg::Reassociate)]
+    numerics: NumericsArg,
+    /// Rewrite rules beside the built-in ones; may be repeated
+    #[arg(long, value_name = "FILE")]
+    rules: Vec<PathBuf>,
+    /// Stop rewriting after N rewrites, over all passes
+    #[arg(long, value_name = "N")]
+    fuel: Option<u64>,
+    /// Where to leave the graph of a pass that fails; the folder of temporary files if not given
+    #[arg(long, value_name = "DIR")]
+    reproducer_dir: Option<PathBuf>,
+}
+
+impl OptimiseArgs {
+    /// The level if it was given.
+    pub fn level(&self) -> Option<usize> {
+        self.level.map(usize::from)
+    }
+
+    /// How to compile for a CPU.
+    ///
+    /// # Errors
+    /// A file of rules can't be read.
+    pub fn options(&self, cpu: CpuOptions) -> Result<driver::Options> {
+        Ok(driver::Options {
+            cpu,
+            level: self.level().unwrap_or(driver::Options::default().level),
+            numerics: self.numerics.into(),
+            rules: self.rules.iter().map(|path| rules(path)).collect::<Result<_>>()?,
+            fuel: self.fuel,
+            reproducers: self.reproducer_dir.clone(),
+        })
+    }
+}
+
+fn rules(path: &Path) -> Result<RuleText> {
+    let name = path.display().to_string();
+    match std::fs::read_to_string(path) {
+        Ok(text) => Ok(RuleText { name, text }),
+        Err(error) => Err(Error::new(format!("{name}: cannot be read: {error}"))),
+    }
+}
+
+/// Classes of rewrites.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+enum NumericsArg {
+    /// Nothing: they are those of -O0, on every backend and with any number of threads
+    Exact,
+    /// Rearrange sums and products, as is true of real numbers
+    Reassociate,
+    /// Approximate functions too
+    Fast,
+}
+
+impl From<NumericsArg> for Numerics {
+    fn from(arg: NumericsArg) -> Numerics {
+        match arg {
+            NumericsArg::Exact => Numerics::Exact,
+            NumericsArg::Reassociate => Numerics::Reassociate,
+            NumericsArg::Fast => Numerics::Fast,
+        }
+    }
+}
+
 /// What computes a model.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub enum Backend {
@@ -130,6 +202,8 @@ pub struct RunArgs {
     pub threads: u32,
     #[command(flatten)]
     cpu: CpuArgs,
+    #[command(flatten)]
+    optimise: OptimiseArgs,
 }
 
 /// A model ready to run, with inputs.
@@ -186,7 +260,7 @@ pub fn prepare(model: &ModelArgs, args: &RunArgs) -> Result<Prepared> {
 fn compile(graph: Graph, args: &RunArgs) -> Result<(Runner, Times)> {
     let start = Instant::now();
     let cpu = args.cpu.options();
-    let program = driver::lower(graph, &cpu)?;
+    let program = driver::lower(graph, &args.optimise.options(cpu.clone())?)?;
     report_host_nodes(&program, args.strict)?;
     let lowering = start.elapsed();
     let _progress = Progress::start(&format!("compiling {} kernels", program.kernels.len()));

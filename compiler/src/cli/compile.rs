@@ -1,8 +1,9 @@
 //! `aic compile`: a model as an artifact, or as one of the forms it takes on the way.
 
-use super::args::{CpuArgs, ModelArgs};
+use super::args::{CpuArgs, ModelArgs, OptimiseArgs};
 use super::print::{self, Progress};
 use aic::driver::{self, Source};
+use aic::graph_file;
 use aic::import::file;
 use aic::import::onnx::ImportOptions;
 use aic::package::Kind;
@@ -21,6 +22,7 @@ Examples:
   aic compile model.onnx -o m.o --cpu x86-64-v3       for any CPU with AVX2
   aic compile model.onnx -o - --emit kernels | less   the loops it becomes
   aic compile model.onnx -o model.ll --emit llvm
+  aic compile model.onnx -o m.so --numerics exact     the bits of -O0
 
 What is emitted follows from the name: .so and .o as such, .aic graph, .s asm, .ll llvm, .kernels kernels.";
 
@@ -41,6 +43,8 @@ pub struct Args {
     target: Triple,
     #[command(flatten)]
     cpu: CpuArgs,
+    #[command(flatten)]
+    optimise: OptimiseArgs,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
@@ -82,6 +86,9 @@ pub fn execute(args: &Args) -> Result<()> {
     let _progress = Progress::start("compiling");
     let program = program(&source, args, &cpu)?;
     let text = match emit {
+        Emit::Graph if args.output.as_os_str() != "-" => {
+            return graph_file::write(&args.output, &program.graph);
+        }
         Emit::Graph => program.graph.to_string(),
         Emit::Kernels => program.kernels.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"),
         Emit::Llvm => aic_backends::emit_text(&program.kernels, &cpu, TextKind::LlvmIr)?,
@@ -101,7 +108,7 @@ fn program(source: &Source, args: &Args, cpu: &CpuOptions) -> Result<Program> {
     let options = ImportOptions { dims: args.model.dims()?, ..ImportOptions::default() };
     let imported = source.import(&options)?;
     imported.warnings.iter().for_each(|w| print::warning(w));
-    driver::lower(imported.graph, cpu)
+    driver::lower(imported.graph, &args.optimise.options(cpu.clone())?)
 }
 
 /// What was asked for, or else what the name of the file says.

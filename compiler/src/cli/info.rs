@@ -1,11 +1,12 @@
 //! `aic info`: what a model takes, gives and consists of.
 
-use super::args::ModelArgs;
+use super::args::{ModelArgs, OptimiseArgs};
 use super::print;
-use aic::driver::Source;
+use aic::driver::{self, Source};
 use aic::import::load::Model;
 use aic::import::onnx::ImportOptions;
 use aic::import::proto::GraphProto;
+use aic_backends::CpuOptions;
 use aic_ir::dim::Dim;
 use aic_ir::error::Result;
 use aic_ir::graph::{Graph, Port};
@@ -13,13 +14,14 @@ use aic_ir::op::Op;
 use aic_ir::program::Program;
 use aic_ir::target::Target;
 use aic_ir::types::Type;
-use aic_passes::pipeline::{self, Options};
+use aic_passes::pipeline;
 use std::collections::{BTreeMap, BTreeSet};
 
 const EXAMPLES: &str = "\
 Examples:
   aic info model.onnx
   aic info model.onnx --dim batch=8
+  aic info model.onnx -O0                       before optimisation
 
 Parameters are the elements of the model's constants, and FLOPs are counted after the graph passes, two for each \
 multiplication with addition. Where a dimension is symbolic, numbers are given for the value 1 too.";
@@ -30,6 +32,8 @@ multiplication with addition. Where a dimension is symbolic, numbers are given f
 pub struct Args {
     #[command(flatten)]
     model: ModelArgs,
+    #[command(flatten)]
+    optimise: OptimiseArgs,
 }
 
 /// Prints what there is to know; a model with unsupported nodes has less of it.
@@ -52,7 +56,7 @@ pub fn execute(args: &Args) -> Result<()> {
     }
     let imported = source.import(&ImportOptions { dims, ..ImportOptions::default() })?;
     imported.warnings.iter().for_each(|w| print::warning(w));
-    rows.extend(of_graph(imported.graph)?);
+    rows.extend(of_graph(imported.graph, &args.optimise.options(CpuOptions::default())?)?);
     print::stdout(&print::table(&rows))
 }
 
@@ -95,7 +99,7 @@ fn count_nodes(graph: &GraphProto, counts: &mut BTreeMap<String, usize>) {
 }
 
 /// What the graph says, and what becomes of it.
-fn of_graph(graph: Graph) -> Result<Vec<Vec<String>>> {
+fn of_graph(graph: Graph, options: &driver::Options) -> Result<Vec<Vec<String>>> {
     let mut rows = Vec::new();
     for (title, ports) in [("input", &graph.inputs), ("output", &graph.outputs)] {
         let text = |port: &Port| row(title, format!("{} {}", port.name, graph.ty(port.value)));
@@ -103,7 +107,7 @@ fn of_graph(graph: Graph) -> Result<Vec<Vec<String>>> {
     }
     let (n_parameters, n_bytes) = parameters(&graph);
     rows.push(row("parameters", format!("{n_parameters} ({})", bytes(n_bytes as f64))));
-    let program = pipeline::compile(graph, &Options::new(Target::x86_avx2()))?;
+    let program = pipeline::compile(graph, &options.pipeline_for(Target::x86_avx2()))?;
     let mut counts = BTreeMap::new();
     for (_, n) in program.graph.nodes().filter(|(_, n)| !matches!(n.op, Op::Const(_))) {
         *counts.entry(n.op.keyword().to_owned()).or_default() += 1;
@@ -143,7 +147,8 @@ fn visit_constants(graph: &Graph, f: &mut dyn FnMut(&aic_ir::tensor::Tensor)) {
     }
 }
 
-fn flops(program: &Program) -> Dim {
+/// Scalar operations of a run, two for each multiplication with addition.
+pub(super) fn flops(program: &Program) -> Dim {
     let graph = &program.graph;
     let types = |values: &[aic_ir::graph::ValueId]| -> Vec<Type> {
         values.iter().map(|v| graph.ty(*v).clone()).collect()
@@ -152,7 +157,8 @@ fn flops(program: &Program) -> Dim {
     computes.fold(Dim::from(0), |sum, c| sum + c.flops())
 }
 
-fn type_bytes(ty: &Type) -> Dim {
+/// The bytes of an array.
+pub(super) fn type_bytes(ty: &Type) -> Dim {
     ty.numel() * Dim::from(ty.dtype.size())
 }
 
@@ -164,7 +170,7 @@ fn listed(counts: BTreeMap<String, usize>) -> String {
 }
 
 /// A number; for an expression, it and its value where every symbol is 1.
-fn with_symbols(d: &Dim, show: impl Fn(f64) -> String) -> String {
+pub(super) fn with_symbols(d: &Dim, show: impl Fn(f64) -> String) -> String {
     match d.as_const() {
         Some(n) => show(n as f64),
         None => {
@@ -177,12 +183,13 @@ fn with_symbols(d: &Dim, show: impl Fn(f64) -> String) -> String {
     }
 }
 
-fn bytes(n: f64) -> String {
+/// Bytes with a prefix of the SI.
+pub(super) fn bytes(n: f64) -> String {
     si(n, "B")
 }
 
 /// Three digits and a prefix of the SI.
-fn si(n: f64, unit: &str) -> String {
+pub(super) fn si(n: f64, unit: &str) -> String {
     let prefixes = ["", "k", "M", "G", "T", "P"];
     let mut n = n;
     let mut k = 0;

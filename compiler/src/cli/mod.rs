@@ -4,8 +4,10 @@
 //! command line among them, is exit code 1 and one message; exit code 70 is a bug of `aic`.
 
 mod args;
+mod dump;
 mod print;
 mod report;
+mod summary;
 
 mod bench;
 mod check;

@@ -1,58 +1,130 @@
-//! `aic opt`: the graph after the passes named.
+//! `aic opt`: the graph after the passes named, and what they did.
 
-use super::args::DimArgs;
+use super::args::{DimArgs, OptimiseArgs};
+use super::dump::Dump;
 use super::print;
-use aic::driver::Source;
+use super::summary;
+use aic::driver::{self, Source};
 use aic::import::onnx::ImportOptions;
-use aic_ir::error::Result;
+use aic::{graph_file, reproducer};
+use aic_backends::CpuOptions;
+use aic_ir::error::{Error, Result};
+use aic_ir::graph::Graph;
 use aic_ir::target::Target;
-use aic_passes::pipeline::{LEVELS, Options, PASSES};
+use aic_passes::pipeline::{self, LEVELS, PASSES};
 use aic_passes::runner::{self, Context};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 const EXAMPLES: &str = "\
 Examples:
-  aic opt model.onnx                            the graph after all passes
-  aic opt model.onnx --passes ''                the graph as it was imported
-  aic opt model.onnx --passes canonicalize,dce
-  aic opt graph.aic --passes fold
-  aic opt --list-passes
+  aic opt model.onnx                       the graph after the passes of -O2
+  aic opt model.onnx --passes ''           the graph as it was imported
+  aic opt model.onnx --passes fold,dce     these passes in this order
+  aic opt -O2 --list-passes                what -O2 runs
+  aic opt model.onnx --dump-after all --dump-dir dumps
+  aic opt dumps/2-after-fold.aic --start-at rewrite
+  aic opt model.onnx --time-passes --fuel 10
+  aic opt a.onnx b.onnx --summary          kernels, FLOPs, bytes: -O0 and now
 
-Prints the text form of the graph. Constants of more than 64 elements are printed as hashes of their contents.";
+Prints the text form of the graph, which reads back. Constants of more than 64 elements are printed as hashes of \
+their contents; -o and --dump-dir write those to .safetensors files beside the graph. A pass that occurs twice is \
+named NAME:2 the second time. The graph is verified after every pass; a pass that fails leaves a reproducer.
+
+--summary lowers the graph at -O0 and after the passes, and compares: launches are kernels started in a run, bytes \
+the arrays that they read and write, arena the memory for intermediate results.";
 
 /// Print the graph after optimisation passes
 #[derive(clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub struct Args {
-    /// The model: .onnx, graph JSON (.json) or the text form of a graph (.aic)
+    /// The model: .onnx, graph JSON (.json) or the text form of a graph (.aic); with --summary there may be several
     #[arg(value_name = "MODEL", required_unless_present = "list_passes")]
-    path: Option<PathBuf>,
+    paths: Vec<PathBuf>,
     #[command(flatten)]
     dims: DimArgs,
-    /// The passes to run, in this order; all if not given
-    #[arg(long, value_name = "A,B,C", value_delimiter = ',')]
+    #[command(flatten)]
+    optimise: OptimiseArgs,
+    /// The passes to run, in this order, instead of those of a level
+    #[arg(long, value_name = "A,B,C", value_delimiter = ',', conflicts_with = "level")]
     passes: Option<Vec<String>>,
-    /// List the passes, in the order in which they run
+    /// List the passes of -O LEVEL in their order; without -O all passes and levels
     #[arg(long)]
     list_passes: bool,
+    /// Start at this pass; the graph is what the passes before it would have made
+    #[arg(long, value_name = "NAME")]
+    start_at: Option<String>,
+    /// Stop after this pass
+    #[arg(long, value_name = "NAME")]
+    stop_after: Option<String>,
+    #[command(flatten)]
+    dump: Dump,
+    /// Tell how long each pass took
+    #[arg(long)]
+    time_passes: bool,
+    /// Write the graph to a file, and its large constants beside it
+    #[arg(short, long, value_name = "OUT")]
+    output: Option<PathBuf>,
+    /// Print a table of kernels, FLOPs and bytes before and after, a row for each model, instead of the graph
+    #[arg(long)]
+    summary: bool,
+    /// With --summary: list the kernels after the passes
+    #[arg(long, requires = "summary")]
+    per_kernel: bool,
 }
 
-/// Prints the graph, or the list of passes.
+/// Prints the graph, the list of passes, or the summary.
 ///
 /// # Errors
-/// The model can't be imported, a pass is unknown or fails.
+/// A model can't be imported, a pass is unknown or fails.
 pub fn execute(args: &Args) -> Result<()> {
-    let Some(path) = args.path.as_ref().filter(|_| !args.list_passes) else {
-        let rows = PASSES.iter().map(|p| vec![p.name.to_owned(), p.help.to_owned()]);
-        return print::stdout(&print::table(&rows.collect::<Vec<_>>()));
+    let options = args.optimise.options(CpuOptions::default())?;
+    if args.list_passes {
+        return list(args.optimise.level());
+    }
+    if args.summary {
+        let optimised = |path: &Path| {
+            let before = import(path, args)?;
+            Ok((before.clone(), optimise(before, args, &options)?))
+        };
+        return summary::print(&args.paths, args.per_kernel, &optimised);
+    }
+    let [path] = &args.paths[..] else {
+        return Err(Error::new("expected one model").help("several are for --summary"));
     };
-    let names: Vec<&str> = match &args.passes {
-        None => LEVELS[2].to_vec(),
-        Some(names) => names.iter().map(|n| n.trim()).filter(|n| !n.is_empty()).collect(),
-    };
+    let graph = optimise(import(path, args)?, args, &options)?;
+    match &args.output {
+        Some(path) => graph_file::write(path, &graph),
+        None => print::stdout(&graph.to_string()),
+    }
+}
+
+fn list(level: Option<usize>) -> Result<()> {
+    if let Some(level) = level {
+        return print::stdout(&pipeline::level(level)?.join(","));
+    }
+    let passes = PASSES.iter().map(|p| vec![p.name.to_owned(), p.help.to_owned()]);
+    let levels = LEVELS.iter().enumerate().map(|(k, names)| vec![format!("-O{k}"), names.join(",")]);
+    print::stdout(&print::table(&passes.chain(levels).collect::<Vec<_>>()))
+}
+
+fn import(path: &Path, args: &Args) -> Result<Graph> {
     let options = ImportOptions { dims: args.dims.by_name()?, ..ImportOptions::default() };
     let imported = Source::load(path)?.import(&options)?;
     imported.warnings.iter().for_each(|w| print::warning(w));
-    let mut cx = Context::new(&Options::new(Target::x86_avx2()));
-    print::stdout(&runner::run(imported.graph, &names, &mut cx)?.to_string())
+    Ok(imported.graph)
+}
+
+/// Runs the passes asked for, for a machine that is always the same, so that what is printed is too.
+fn optimise(graph: Graph, args: &Args, options: &driver::Options) -> Result<Graph> {
+    let names = match &args.passes {
+        None => pipeline::level(options.level)?.to_vec(),
+        Some(names) => names.iter().map(|n| n.trim()).filter(|n| !n.is_empty()).collect(),
+    };
+    let names = runner::part(&names, args.start_at.as_deref(), args.stop_after.as_deref())?;
+    let passes = pipeline::passes(&names)?;
+    let mut watcher = args.dump.watcher(&names, args.time_passes)?;
+    let mut cx = Context::new(&options.pipeline_for(Target::x86_avx2()));
+    let result = runner::run_watched(graph, &passes, &mut cx, true, &mut |event| watcher.tell(&event));
+    watcher.finish()?;
+    result.map_err(|failure| reproducer::leave(*failure, &passes, options))
 }

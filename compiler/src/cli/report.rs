@@ -2,6 +2,7 @@
 
 use super::print;
 use aic_ir::error::Error;
+use aic_passes::runner::catches_panics;
 use miette::{Diagnostic, MietteHandlerOpts, ReportHandler};
 use std::fmt;
 use std::io::{self, IsTerminal};
@@ -19,13 +20,17 @@ pub fn error(error: &Error) {
     print::stderr(text.trim_end());
 }
 
-/// A panic is a bug: says so, instead of Rust's message, and ends the process with code 70 (`EX_SOFTWARE`).
+/// A panic is a bug: says so, instead of Rust's message, and ends the process with code 70 (`EX_SOFTWARE`). One in a
+/// pass is noted and caught by the runner of passes, which makes an error of it.
 pub fn install_panic_hook() {
     std::panic::set_hook(Box::new(|info| {
         let payload = info.payload();
         let text = payload.downcast_ref::<&str>().map(|s| (*s).to_owned());
         let text = text.or_else(|| payload.downcast_ref::<String>().cloned()).unwrap_or_default();
         let place = info.location().map(ToString::to_string).unwrap_or_default();
+        if catches_panics() {
+            return print::note(&format!("a pass panicked at {place}: {text}"));
+        }
         print::stderr(&format!(
             "internal error at {place}: {text}\n  \
              help: this is a bug in aic {}, whatever the input was. Please report it with this message, the command\n        \

@@ -2,7 +2,8 @@
 //!
 //! Printing what was read is stable; every pass, alone and after those before it, leaves a graph that verifies and
 //! means the same, to the bit; the compiled program has kernels that verify and print stably, and computes the same
-//! within the rounding errors that another order of evaluation allows.
+//! within the rounding errors that another order of evaluation allows; under exact numerics every level gives the bits
+//! of `-O0`.
 
 use aic_ir::dtype::DType;
 use aic_ir::error::Result;
@@ -13,8 +14,8 @@ use aic_ir::scalar::Scalar;
 use aic_ir::target::Target;
 use aic_ir::tensor::Tensor;
 use aic_ir::{bail, ensure, text, verify};
-use aic_passes::pipeline::{self, Options, PASSES};
-use aic_passes::runner::Context;
+use aic_passes::pipeline::{self, LEVELS, Options, PASSES};
+use aic_passes::runner::{Context, Numerics};
 use std::collections::HashMap;
 
 /// How many sets of inputs are tried.
@@ -45,7 +46,8 @@ fn check_graph(graph: &Graph) -> Result<()> {
         chain = (pass.run)(&chain, &mut cx)?;
     }
     for (name, target) in [("avx512", Target::x86_avx512()), ("avx2", Target::x86_avx2())] {
-        check_program(graph, &target, &cases).map_err(|e| e.context(format!("compiled for {name}")))?;
+        let checked = check_program(graph, &target, &cases).and_then(|()| check_exact(graph, &target, &cases));
+        checked.map_err(|e| e.context(format!("compiled for {name}")))?;
     }
     Ok(())
 }
@@ -71,6 +73,25 @@ fn check_program(graph: &Graph, target: &Target, cases: &[Case]) -> Result<()> {
         let found = eval::program(&program, &case.inputs).map_err(|e| e.context(case))?;
         let tolerance = tolerance(graph, &case.inputs)?;
         case.compare(&found, tolerance)?;
+    }
+    Ok(())
+}
+
+/// Under exact numerics every level computes the bits of `-O0`.
+fn check_exact(graph: &Graph, target: &Target, cases: &[Case]) -> Result<()> {
+    let program = |level| {
+        let options = Options { level, numerics: Numerics::Exact, ..Options::new(target.clone()) };
+        pipeline::compile(graph.clone(), &options)
+    };
+    let plain = program(0)?;
+    for level in 1..LEVELS.len() {
+        let optimised = program(level)?;
+        for case in cases {
+            let outputs = eval::program(&plain, &case.inputs).map_err(|e| e.context(case))?;
+            let found = eval::program(&optimised, &case.inputs).map_err(|e| e.context(case))?;
+            let case = Case { outputs, inputs: case.inputs.clone(), ..*case };
+            case.compare(&found, 0.0).map_err(|e| e.context(format!("-O{level} --numerics exact")))?;
+        }
     }
     Ok(())
 }
