@@ -267,6 +267,18 @@ impl Expr {
         }
     }
 
+    /// Replaces every load by what `f` makes of it, given its indices with their loads replaced.
+    #[must_use]
+    pub fn map_loads(&self, f: &dyn Fn(Source, Vec<Expr>) -> Expr) -> Expr {
+        let all = |es: &[Expr]| es.iter().map(|e| e.map_loads(f)).collect();
+        match self {
+            Expr::Const(..) | Expr::Index(_) => self.clone(),
+            Expr::Load(s, at) => f(*s, all(at)),
+            Expr::Call(g, args) => Expr::Call(*g, all(args)),
+            Expr::Cast(t, e) => Expr::Cast(*t, e.map_loads(f).into()),
+        }
+    }
+
     /// Calls `f` on this expression and everything below it.
     pub fn visit(&self, f: &mut dyn FnMut(&Expr)) {
         f(self);
@@ -292,6 +304,14 @@ impl Stage {
     /// The type of the array.
     pub fn ty(&self) -> Type {
         Type::new(self.dtype, self.axes.iter().map(|a| a.extent.clone()).collect())
+    }
+
+    /// How often its expression is evaluated. Extents that depend on output axes are counted at their largest.
+    pub fn points(&self) -> Dim {
+        let largest = |v: &Sym| self.axes.iter().find(|a| a.var == *v).map(|a| a.extent.clone());
+        let over = self.reduction.iter().flat_map(|r| &r.axes).map(|a| a.extent.subst(&largest));
+        let points: Dim = self.axes.iter().map(|a| &a.extent).product();
+        over.fold(points, |points, extent| points * extent)
     }
 
     /// The variables of its output axes, as indices.
@@ -328,11 +348,7 @@ impl Compute {
             s.value
                 .visit(&mut |e| calls += i64::from(matches!(e, Expr::Call(f, _) if *f != ScalarFn::Select)));
             calls += i64::from(s.reduction.is_some());
-            // The extents of a prefix sum depend on output axes; these are counted at their largest.
-            let largest = |v: &Sym| s.axes.iter().find(|a| a.var == *v).map(|a| a.extent.clone());
-            let over = s.reduction.iter().flat_map(|r| &r.axes).map(|a| a.extent.subst(&largest));
-            let points: Dim = s.axes.iter().map(|a| &a.extent).product();
-            total = total + over.fold(points, |points, extent| points * extent) * calls.into();
+            total = total + s.points() * calls.into();
         }
         total
     }

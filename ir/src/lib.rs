@@ -18,6 +18,9 @@ pub mod program;
 pub mod schedule;
 pub mod target;
 
+pub mod compose;
+pub mod simplify;
+
 pub mod eval;
 pub mod text;
 pub mod verify;

@@ -348,6 +348,22 @@ impl ScalarFn {
         }
     }
 
+    /// Roughly what it costs, in additions.
+    pub fn cost(self) -> usize {
+        match self.signature() {
+            Signature::Float => match self {
+                ScalarFn::Sqrt => 4,
+                ScalarFn::Floor | ScalarFn::Ceil | ScalarFn::Round | ScalarFn::Trunc => 1,
+                _ => 16,
+            },
+            _ => match self {
+                ScalarFn::Pow => 32,
+                ScalarFn::Div | ScalarFn::Mod | ScalarFn::Rem => 4,
+                _ => 1,
+            },
+        }
+    }
+
     /// Applies it. `dtype` is the operands' type (the second operand's for `select`); the result is rounded or
     /// wrapped to the result's type.
     pub fn eval(self, dtype: DType, x: &[Scalar]) -> Scalar {

@@ -7,12 +7,14 @@
 mod activation;
 mod attention;
 mod attr;
+mod bodies;
 mod collect;
 mod contract;
 mod control;
 mod conv;
 mod det;
 mod elementwise;
+mod fused;
 mod gather;
 mod grid_sample;
 mod index;
@@ -41,6 +43,7 @@ pub use control::*;
 pub use conv::*;
 pub use det::*;
 pub use elementwise::*;
+pub use fused::*;
 pub use gather::*;
 pub use grid_sample::*;
 pub use index::*;
@@ -215,7 +218,7 @@ ops! {
     Const, Elementwise, Cast, Bitcast, Reshape, Transpose, Expand, Matmul, Reduce,
     Slice, Concat, Pad, Gather, GatherElements, GatherNd, ScatterElements, ScatterNd, Iota, DimValue,
     TopK, NonZero, Unique, Nms,
-    Conv, Pool, PoolIndex, Softmax, Cumulative, Activation, Normalize, Rotary, Attention, If, Loop, Scan,
+    Conv, Pool, PoolIndex, Softmax, Cumulative, Activation, Normalize, Rotary, Attention, Fused, If, Loop, Scan,
     Random, GridSample, RoiAlign, Det,
 }
 
