@@ -10,3 +10,4 @@ pub mod io;
 pub mod package;
 pub mod plan;
 pub mod session;
+pub mod verify;

@@ -105,7 +105,7 @@ fn picture(name: &str) -> Vec<f32> {
 fn help_teaches() {
     let here = folder();
     let help = stdout(here.path(), &["--help"]);
-    for command in ["run", "compile", "check", "info", "opt", "ops", "convert", "bench"] {
+    for command in ["run", "compile", "check", "info", "opt", "verify", "ops", "convert", "bench"] {
         assert!(help.contains(&format!("\n  {command} ")), "{command}");
         let help = stdout(here.path(), &[command, "--help"]);
         assert!(help.contains(&format!("Examples:\n  aic {command}")), "{command}");
@@ -320,6 +320,45 @@ fn the_graph_is_printed_and_read_back() {
     assert!(refusal(here.path(), &["opt", &path, "--passes", "fold,tidy"]).contains("unknown pass \"tidy\""));
     fs::write(here.path().join("g.aic"), "graph @g(").unwrap();
     assert!(refusal(here.path(), &["opt", "g.aic"]).contains("g.aic: 1:10"));
+}
+
+#[test]
+#[cfg(feature = "llvm")]
+fn compiled_results_are_compared_with_the_interpreter() {
+    let here = folder();
+    let text = stdout(here.path(), &["verify", &digits_onnx(), "--per-node", "--seeds", "2"]);
+    assert_eq!(text.matches("none is wrong").count(), 4, "{text}");
+    assert!(text.contains("inputs of seed 1  probabilities"), "{text}");
+    assert!(text.contains("/0/features/features.2/Relu (max)"), "{text}");
+    let path = double(here.path());
+    write(
+        here.path(),
+        Format::Npy,
+        "x",
+        &Tensor::from_vec(vec![2, 2], &[1f32, f32::NAN, 0.0, -0.0]).unwrap(),
+    );
+    assert!(stdout(here.path(), &["verify", &path, "--inputs", "."]).contains("the inputs given  y"));
+    for level in ["-O0", "-O1", "-O3"] {
+        stdout(here.path(), &["verify", &path, level, "--numerics", "exact", "--threads", "2"]);
+    }
+    assert!(refusal(here.path(), &["verify", &path, "-O4"]).contains("0..=3"));
+}
+
+#[test]
+fn a_graph_is_dumped_and_goes_on_from_there() {
+    let here = folder();
+    let whole = stdout(here.path(), &["opt", &digits_onnx(), "-O1"]);
+    let flags = ["-O1", "--dump-after", "all", "--dump-dir", "dumps", "--time-passes"];
+    let outcome = aic(here.path(), &[&["opt", &digits_onnx()][..], &flags].concat());
+    assert!(outcome.stderr.contains("// 1 after canonicalize: unchanged"), "{}", outcome.stderr);
+    assert!(outcome.stderr.contains(" ms  all"), "{}", outcome.stderr);
+    let rest = ["opt", "dumps/2-after-fold.aic", "-O1", "--start-at", "dce"];
+    assert_eq!(stdout(here.path(), &rest), whole);
+    stdout(here.path(), &["opt", &digits_onnx(), "-O1", "-o", "d.aic"]);
+    assert!(here.path().join("d.safetensors").exists());
+    assert_eq!(stdout(here.path(), &["opt", "d.aic", "--passes", ""]), whole);
+    let summary = stdout(here.path(), &["opt", "d.aic", &digits_onnx(), "-O1", "--summary", "--per-kernel"]);
+    assert!(summary.contains("\ndigits  ") && summary.contains("/1/Softmax"), "{summary}");
 }
 
 #[test]

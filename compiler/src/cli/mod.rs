@@ -17,6 +17,7 @@ mod info;
 mod ops;
 mod opt;
 mod run;
+mod verify;
 
 use aic_ir::error::Result;
 use clap::Parser;
@@ -28,6 +29,7 @@ Examples:
   aic run model.onnx --inputs x=photo.npy --outputs results
   aic compile model.onnx -o model.so            needs nothing but libc and libm
   aic check model.onnx                          is every operator supported?
+  aic verify model.onnx                         are compiled results right?
   aic bench model.onnx --threads 4
 
 `aic COMMAND --help` says more about a command.";
@@ -48,6 +50,7 @@ enum Command {
     Check(check::Args),
     Info(info::Args),
     Opt(opt::Args),
+    Verify(verify::Args),
     Ops(ops::Args),
     Convert(convert::Args),
     Bench(bench::Args),
@@ -61,6 +64,7 @@ impl Command {
             Command::Check(args) => check::execute(&args),
             Command::Info(args) => info::execute(&args),
             Command::Opt(args) => opt::execute(&args),
+            Command::Verify(args) => verify::execute(&args),
             Command::Ops(args) => ops::execute(&args),
             Command::Convert(args) => convert::execute(&args),
             Command::Bench(args) => bench::execute(&args),

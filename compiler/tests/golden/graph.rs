@@ -46,7 +46,8 @@ fn check_graph(graph: &Graph) -> Result<()> {
         chain = (pass.run)(&chain, &mut cx)?;
     }
     for (name, target) in [("avx512", Target::x86_avx512()), ("avx2", Target::x86_avx2())] {
-        let checked = check_program(graph, &target, &cases).and_then(|()| check_exact(graph, &target, &cases));
+        let checked =
+            check_program(graph, &target, &cases).and_then(|()| check_exact(graph, &target, &cases));
         checked.map_err(|e| e.context(format!("compiled for {name}")))?;
     }
     Ok(())

@@ -2,13 +2,22 @@
 
 use crate::dim::{Dim, Sym};
 use crate::error::{Error, Result};
-use crate::graph::{Graph, Node, ValueId};
+use crate::graph::{Graph, Node, NodeId, ValueId};
 use crate::tensor::Tensor;
 use crate::{bail, ensure};
 use std::collections::HashMap;
 
 /// Evaluates a graph on concrete inputs. Values are dropped after their last use.
 pub fn graph(g: &Graph, inputs: &[Tensor]) -> Result<Vec<Tensor>> {
+    graph_with(g, inputs, &mut |_, _| {})
+}
+
+/// Evaluates a graph on concrete inputs; `seen` gets each node's results, and may change their elements.
+pub fn graph_with(
+    g: &Graph,
+    inputs: &[Tensor],
+    seen: &mut dyn FnMut(NodeId, &mut [Tensor]),
+) -> Result<Vec<Tensor>> {
     let mut symbols = bind_symbols(g, inputs)?;
     let mut uses = vec![0usize; g.n_values()];
     for v in g.nodes().flat_map(|(_, n)| &n.inputs).chain(g.outputs.iter().map(|p| &p.value)) {
@@ -18,9 +27,10 @@ pub fn graph(g: &Graph, inputs: &[Tensor]) -> Result<Vec<Tensor>> {
     for (p, t) in g.inputs.iter().zip(inputs) {
         env[p.value.index()] = Some(t.clone());
     }
-    for (_, n) in g.nodes() {
+    for (id, n) in g.nodes() {
         let x: Vec<Tensor> = n.inputs.iter().map(|v| get(&env, *v)).collect::<Result<_>>()?;
-        let y = node(n, &x, &symbols)?;
+        let mut y = node(n, &x, &symbols)?;
+        seen(id, &mut y);
         for (v, t) in n.outputs.iter().zip(y) {
             define_symbols(g, *v, &t, &mut symbols).map_err(|e| named(e, n))?;
             env[v.index()] = (uses[v.index()] > 0).then_some(t);

@@ -7,6 +7,6 @@ mod program;
 mod races;
 
 pub use compute::compute;
-pub use graph::{bind_symbols, graph, node};
+pub use graph::{bind_symbols, graph, graph_with, node};
 pub use kernel::{KernelBuffer, kernel};
 pub use program::{RunKernel, program, program_with};
