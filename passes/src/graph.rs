@@ -8,6 +8,7 @@ use aic_ir::graph::{Def, Graph, Node, ValueId};
 use aic_ir::op::{Op, Reshape, Transpose};
 use aic_ir::scalar::ScalarFn;
 use aic_ir::tensor::Tensor;
+use aic_ir::types::Type;
 use std::collections::HashMap;
 use std::sync::Arc;
 
@@ -107,11 +108,12 @@ pub fn fold(g: &Graph, cx: &mut Context) -> Result<Graph> {
         let operands: Option<Vec<Tensor>> = x.iter().map(|v| out.as_const(*v).cloned()).collect();
         let operands = operands.filter(|operands| is_foldable(g, n, operands));
         if let Some(operands) = operands
-            && (cx.numerics != Numerics::Exact || is_exact(g, n))
+            && (cx.numerics != Numerics::Exact
+                || rounds_alike(&n.op, &types(g, &n.inputs), &types(g, &n.outputs)))
             && (cx.fuel != Some(0))
         {
             let results = eval::node(n, &operands, &HashMap::new())?;
-            let is_settled = cx.numerics != Numerics::Exact || !makes_nan(n, &results);
+            let is_settled = cx.numerics != Numerics::Exact || !makes_nan(&n.op, &results);
             if is_settled && cx.spend(|| described("fold", n)) {
                 return Ok(results.into_iter().map(|t| out.add_const(t, &n.origin)).collect());
             }
@@ -134,16 +136,21 @@ fn is_foldable(g: &Graph, n: &Node, operands: &[Tensor]) -> bool {
     sizes.is_some_and(|sizes| sizes.iter().sum::<usize>() <= FOLD_LIMIT.max(from))
 }
 
-/// Whether the interpreter and compiled code agree on every bit of an operator's results, a NaN's aside: it moves
-/// elements, works on integers, or rounds correctly. Polynomials and sums of floats don't.
-fn is_exact(g: &Graph, n: &Node) -> bool {
-    let is_float = |v: &ValueId| g.ty(*v).dtype.is_float();
-    match &n.op {
-        Op::Elementwise(e) => is_correctly_rounded(e.f) || !n.outputs.iter().any(is_float),
+fn types<'a>(g: &'a Graph, values: &[ValueId]) -> Vec<&'a Type> {
+    values.iter().map(|v| g.ty(*v)).collect()
+}
+
+/// Whether the interpreter and compiled code agree on every bit of an operator's results, a NaN's aside, given the
+/// types of its operands and results: it moves elements, works on integers, or rounds correctly. Polynomials and sums
+/// of floats don't.
+pub(crate) fn rounds_alike(op: &Op, x: &[&Type], y: &[&Type]) -> bool {
+    let is_float = |t: &&&Type| t.dtype.is_float();
+    match op {
+        Op::Elementwise(e) => is_correctly_rounded(e.f) || y.iter().find(is_float).is_none(),
         Op::Cast(_) | Op::Bitcast(_) | Op::Reshape(_) | Op::Transpose(_) | Op::Expand(_) => true,
         Op::Slice(_) | Op::Concat(_) | Op::Pad(_) | Op::Iota(_) | Op::DimValue(_) => true,
         Op::Gather(_) | Op::GatherElements(_) | Op::GatherNd(_) => true,
-        _ => !n.inputs.iter().chain(&n.outputs).any(is_float),
+        _ => x.iter().chain(y).find(is_float).is_none(),
     }
 }
 
@@ -156,9 +163,9 @@ fn is_correctly_rounded(f: ScalarFn) -> bool {
 }
 
 /// Whether arithmetic makes a NaN, whose bits are the machine's.
-fn makes_nan(n: &Node, results: &[Tensor]) -> bool {
+pub(crate) fn makes_nan(op: &Op, results: &[Tensor]) -> bool {
     let is_nan = |t: &Tensor| t.dtype().is_float() && t.scalars().any(|x| x.as_f64().is_nan());
-    matches!(n.op, Op::Elementwise(_) | Op::Cast(_)) && results.iter().any(is_nan)
+    matches!(op, Op::Elementwise(_) | Op::Cast(_)) && results.iter().any(is_nan)
 }
 
 fn has_effects(op: &Op) -> bool {
@@ -166,7 +173,7 @@ fn has_effects(op: &Op) -> bool {
 }
 
 /// Whether the values of symbols decide what it computes.
-fn mentions_symbols(op: &Op) -> bool {
+pub(crate) fn mentions_symbols(op: &Op) -> bool {
     let found = std::cell::Cell::new(false);
     let _ = op.subst(&|_| {
         found.set(true);

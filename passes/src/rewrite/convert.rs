@@ -1,24 +1,20 @@
-//! Graph to e-graph.
+//! Regions to e-graphs.
 
-use super::facts::{Analysis, Facts};
-use super::lang::{Attribute, Constant, EGraph, ENode, Keyword, SMALL};
+use super::facts::Analysis;
+use super::lang::{Attribute, Constant, EGraph, ENode, Keyword};
+use super::region::Region;
 use crate::runner::Numerics;
 use aic_ir::graph::{Graph, Node, NodeId, ValueId};
 use aic_ir::op::{AttrValue, Op};
-use aic_ir::tensor::Tensor;
-use aic_ir::types::{Layout, Type};
+use aic_ir::types::Layout;
 use egg::Id;
 use std::collections::HashMap;
 
-/// A part of a graph as an e-graph.
+/// A region as an e-graph.
 pub struct Converted {
     /// The e-graph; clean.
     pub egraph: EGraph,
-    /// The value of the graph that each leaf stands for.
-    pub leaves: Vec<ValueId>,
-    /// The node of the graph that each opaque e-node stands for.
-    pub opaques: Vec<NodeId>,
-    /// The e-node of each value met, as it was added.
+    /// The e-node of each value, as it was added.
     pub ids: HashMap<ValueId, Id>,
 }
 
@@ -31,41 +27,36 @@ pub fn is_opaque(g: &Graph, n: &Node) -> bool {
         || !n.outputs.iter().chain(&n.inputs).all(is_plain)
 }
 
-/// Adds nodes, in the order of the graph, to a new e-graph; values from outside become leaves.
-pub fn to_egraph(g: &Graph, nodes: &[NodeId], numerics: Numerics, explain: bool) -> Converted {
-    let egraph = EGraph::new(Analysis { numerics, ..Analysis::default() });
+/// Adds a region's nodes, in their order, to a new e-graph.
+pub fn to_egraph(g: &Graph, region: &Region, numerics: Numerics, explain: bool) -> Converted {
+    let types = |id: &NodeId| g.node(*id).outputs.iter().map(|v| g.ty(*v).clone()).collect();
+    let analysis = Analysis {
+        leaves: region.leaf_facts.clone(),
+        opaques: region.opaques.iter().map(types).collect(),
+        numerics,
+    };
+    let egraph = EGraph::new(analysis);
     let egraph = if explain { egraph.with_explanations_enabled() } else { egraph };
-    let out = Converted { egraph, leaves: Vec::new(), opaques: Vec::new(), ids: HashMap::new() };
-    let mut converter = Converter { g, out, constants: HashMap::new() };
-    for &id in nodes {
-        converter.node(id);
-    }
+    let mut converter = Converter { g, region, out: Converted { egraph, ids: HashMap::new() }, n_opaques: 0 };
+    region.nodes.iter().for_each(|id| converter.node(*id));
     converter.out.egraph.rebuild();
     converter.out
 }
 
-/// What large constants are compared by: their bytes' place in memory.
-type ConstantKey = (Type, usize, usize);
-
 struct Converter<'a> {
     g: &'a Graph,
+    region: &'a Region,
     out: Converted,
-    constants: HashMap<ConstantKey, Id>,
+    n_opaques: u32,
 }
 
 impl Converter<'_> {
     fn node(&mut self, id: NodeId) {
         let n = self.g.node(id);
-        if matches!(n.op, Op::Const(_)) {
-            self.value(n.outputs[0]);
-            return;
-        }
         let mut children: Vec<Id> = n.inputs.iter().map(|v| self.value(*v)).collect();
-        let node = if is_opaque(self.g, n) {
-            let types = n.outputs.iter().map(|v| self.g.ty(*v).clone()).collect();
-            self.out.egraph.analysis.opaques.push(types);
-            self.out.opaques.push(id);
-            ENode::Opaque(self.out.opaques.len() as u32 - 1, children.into())
+        let node = if self.region.opaques.get(self.n_opaques as usize) == Some(&id) {
+            self.n_opaques += 1;
+            ENode::Opaque(self.n_opaques - 1, children.into())
         } else {
             for (_, value) in n.op.attrs() {
                 children.push(self.out.egraph.add_uncanonical(ENode::Attr(Attribute::new(value))));
@@ -73,16 +64,12 @@ impl Converter<'_> {
             self.ordered(Keyword(n.op.keyword()), children)
         };
         let node = self.out.egraph.add_uncanonical(node);
-        match &n.outputs[..] {
-            [one] => {
-                self.out.ids.insert(*one, node);
-            }
-            several => {
-                for (k, v) in several.iter().enumerate() {
-                    let id = self.out.egraph.add_uncanonical(ENode::Result(k as u32, [node]));
-                    self.out.ids.insert(*v, id);
-                }
-            }
+        for (k, v) in n.outputs.iter().enumerate() {
+            let id = match n.outputs.len() {
+                1 => node,
+                _ => self.out.egraph.add_uncanonical(ENode::Result(k as u32, [node])),
+            };
+            self.out.ids.insert(*v, id);
         }
     }
 
@@ -99,34 +86,17 @@ impl Converter<'_> {
         ENode::op(keyword, children)
     }
 
+    /// A value: of a node before, or from outside.
     fn value(&mut self, v: ValueId) -> Id {
         if let Some(id) = self.out.ids.get(&v) {
             return *id;
         }
-        let id = match self.g.as_const(v) {
-            Some(t) if self.g.ty(v).layout == Layout::RowMajor => self.constant(v, t),
-            _ => self.leaf(v, Facts::tensor(self.g.ty(v).clone())),
+        let node = match (self.region.leaf_of.get(&v), self.g.as_const(v)) {
+            (None, Some(t)) => ENode::Const(Constant::new(t.clone())),
+            (leaf, _) => ENode::Leaf(leaf.copied().unwrap_or(u32::MAX)),
         };
+        let id = self.out.egraph.add_uncanonical(node);
         self.out.ids.insert(v, id);
         id
-    }
-
-    fn constant(&mut self, v: ValueId, t: &Tensor) -> Id {
-        if t.len() <= SMALL {
-            return self.out.egraph.add_uncanonical(ENode::Const(Constant::new(t.clone())));
-        }
-        let key = (self.g.ty(v).clone(), t.bytes().as_ptr() as usize, t.bytes().len());
-        if let Some(id) = self.constants.get(&key) {
-            return *id;
-        }
-        let id = self.leaf(v, Facts::constant(t));
-        self.constants.insert(key, id);
-        id
-    }
-
-    fn leaf(&mut self, v: ValueId, facts: Facts) -> Id {
-        self.out.egraph.analysis.leaves.push(facts);
-        self.out.leaves.push(v);
-        self.out.egraph.add_uncanonical(ENode::Leaf(self.out.leaves.len() as u32 - 1))
     }
 }

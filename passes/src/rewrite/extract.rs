@@ -1,141 +1,252 @@
-//! E-graph to graph: which e-node of each class is kept.
+//! The cheapest choice of one e-node for each e-class needed, where a class used twice is paid once.
+//!
+//! Exact extraction is NP-hard. The first choice is greedy: bottom-up, each class with the set of classes below it
+//! and their cost, until nothing improves. It is then refined: one class after another takes another e-node if that
+//! makes the whole cheaper; and for each class that several others could share, all of them at once take e-nodes over
+//! it, which finds what pays only if all do (three products merged into one). Ties are broken by cost, then by the order of
+//! e-nodes; classes are visited in a fixed order.
 
-use super::convert::Converted;
-use super::facts::rebuild_op;
-use super::lang::{EGraph, ENode, Keyword};
-use aic_ir::bail;
-use aic_ir::error::Result;
-use aic_ir::graph::{Graph, Node, NodeId, ValueId};
-use aic_ir::types::Type;
+use super::cost::{self, Cost};
+use super::lang::{EGraph, ENode};
+use aic_ir::target::Target;
 use egg::{Id, Language};
-use std::collections::{BTreeMap, HashMap};
-use std::sync::Arc;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// The e-node kept for each class that is needed.
 pub type Choice = BTreeMap<Id, ENode>;
 
-/// The smallest terms of some classes.
-pub fn smallest(g: &EGraph, roots: &[Id]) -> Choice {
-    let mut best: BTreeMap<Id, (u64, ENode)> = BTreeMap::new();
-    let mut ids: Vec<Id> = g.classes().map(|c| c.id).collect();
-    ids.sort_unstable();
-    loop {
-        let mut changed = false;
-        for &id in &ids {
-            for n in &g[id].nodes {
-                let own = u64::from(matches!(n, ENode::Op(..) | ENode::Opaque(..))) * 100 + 1;
-                let sum = n
-                    .children()
-                    .iter()
-                    .try_fold(own, |sum, c| best.get(&g.find(*c)).map(|(cost, _)| sum.saturating_add(*cost)));
-                if let Some(cost) = sum
-                    && best.get(&id).is_none_or(|(c, _)| cost < *c)
-                {
-                    best.insert(id, (cost, n.clone()));
-                    changed = true;
+/// How often every class is visited to refine a choice.
+const REFINEMENTS: usize = 3;
+/// Classes above which a choice is not refined.
+const MAX_REFINED: usize = 2_000;
+/// Classes that are tried to be shared.
+const MAX_SHARED: usize = 256;
+
+/// The classes of an e-graph, numbered densely, operands by number.
+struct Table {
+    ids: Vec<Id>,
+    index: BTreeMap<Id, usize>,
+    /// The e-nodes of each class: cost and children.
+    nodes: Vec<Vec<(Cost, Vec<usize>)>>,
+}
+
+/// A choice as the number of an e-node for each class; `None` where none is possible yet.
+type Picks = Vec<Option<usize>>;
+
+/// The cheapest choice found for some classes, and its cost; `None` if there is none.
+pub fn cheapest(g: &EGraph, roots: &[Id], target: &Target) -> Option<(Choice, Cost)> {
+    let table = Table::new(g, target);
+    let roots: BTreeSet<usize> = roots.iter().map(|r| table.index[&g.find(*r)]).collect();
+    let roots: Vec<usize> = roots.into_iter().collect();
+    let mut picks = table.greedy();
+    if table.cost(&picks, &roots).is_none() {
+        picks = table.trees();
+    }
+    let mut best = table.cost(&picks, &roots)?;
+    if table.ids.len() <= MAX_REFINED {
+        table.refine(&mut picks, &mut best, &roots);
+    }
+    let choice = table.reached(&picks, &roots)?;
+    let node = |k: usize| picks[k].map(|n| (table.ids[k], g[table.ids[k]].nodes[n].clone()));
+    Some((choice.into_iter().filter_map(node).collect(), best))
+}
+
+impl Table {
+    fn new(g: &EGraph, target: &Target) -> Table {
+        let mut ids: Vec<Id> = g.classes().map(|c| c.id).collect();
+        ids.sort_unstable();
+        let index: BTreeMap<Id, usize> = ids.iter().enumerate().map(|(k, id)| (*id, k)).collect();
+        let node = |id: Id, n: &ENode| {
+            let children = n.children().iter().map(|c| index[&g.find(*c)]).collect();
+            (cost::of_enode(g, n, &g[id].data, target), children)
+        };
+        let nodes = ids.iter().map(|id| g[*id].nodes.iter().map(|n| node(*id, n)).collect()).collect();
+        Table { ids, index, nodes }
+    }
+
+    /// The cheapest e-node of each class by the costs of the sets of classes below.
+    fn greedy(&self) -> Picks {
+        let n = self.ids.len();
+        let mut picks: Picks = vec![None; n];
+        let mut sets: Vec<Option<(Cost, Set)>> = vec![None; n];
+        let mut changed = true;
+        while changed {
+            changed = false;
+            for k in 0..n {
+                for (p, (own, children)) in self.nodes[k].iter().enumerate() {
+                    let Some(found) = self.below(k, *own, children, &sets, &picks) else { continue };
+                    if sets[k].as_ref().is_none_or(|(cost, _)| found.0 < *cost) {
+                        sets[k] = Some(found);
+                        picks[k] = Some(p);
+                        changed = true;
+                    }
                 }
             }
         }
-        if !changed {
-            break;
-        }
-    }
-    let mut choice = Choice::new();
-    let mut todo: Vec<Id> = roots.iter().map(|r| g.find(*r)).collect();
-    while let Some(id) = todo.pop() {
-        if let (Some((_, node)), false) = (best.get(&id), choice.contains_key(&id)) {
-            todo.extend(node.children().iter().map(|c| g.find(*c)));
-            choice.insert(id, node.clone());
-        }
-    }
-    choice
-}
-
-/// Builds the nodes of a choice at the end of a graph.
-pub struct Emitter<'a> {
-    /// The graph that was converted.
-    pub source: &'a Graph,
-    /// What became of it.
-    pub converted: &'a Converted,
-    /// The e-node of each class.
-    pub choice: &'a Choice,
-    /// Values of the source in the new graph.
-    pub values: &'a mut Vec<Option<ValueId>>,
-    /// Source names of each class's node.
-    pub names: HashMap<Id, Vec<Arc<str>>>,
-    /// Values that classes became.
-    pub built: HashMap<Id, Vec<ValueId>>,
-}
-
-impl Emitter<'_> {
-    /// The value of a class in the new graph, with everything that it needs.
-    pub fn value(&mut self, out: &mut Graph, id: Id) -> Result<ValueId> {
-        match &self.class(out, id)?[..] {
-            [one] => Ok(*one),
-            _ => bail!("class {id} has several values"),
-        }
+        picks
     }
 
-    fn class(&mut self, out: &mut Graph, id: Id) -> Result<Vec<ValueId>> {
-        let id = self.converted.egraph.find(id);
-        if let Some(values) = self.built.get(&id) {
-            return Ok(values.clone());
-        }
-        let Some(node) = self.choice.get(&id) else { bail!("nothing was chosen for class {id}") };
-        let names = self.names.get(&id).cloned().unwrap_or_default();
-        let values = match node {
-            ENode::Attr(_) => bail!("class {id} is an attribute"),
-            ENode::Const(c) => vec![out.add_const(c.value().clone(), &names)],
-            ENode::Leaf(k) => vec![self.leaf(out, *k)?],
-            ENode::Result(k, [of]) => vec![self.class(out, *of)?[*k as usize]],
-            ENode::Opaque(k, children) => self.opaque(out, *k, children, &names)?,
-            ENode::Op(keyword, _) => self.op(out, *keyword, node, &names)?,
+    /// The set of classes below an e-node with their cost; `None` if one is missing, or it is below itself.
+    fn below(
+        &self,
+        class: usize,
+        own: Cost,
+        children: &[usize],
+        sets: &[Option<(Cost, Set)>],
+        picks: &Picks,
+    ) -> Option<(Cost, Set)> {
+        let mut set = match children {
+            [] => Set::new(self.ids.len()),
+            [first, ..] => sets[*first].as_ref()?.1.clone(),
         };
-        self.built.insert(id, values.clone());
-        Ok(values)
-    }
-
-    fn leaf(&mut self, out: &mut Graph, k: u32) -> Result<ValueId> {
-        let v = self.converted.leaves[k as usize];
-        if let Some(new) = self.values[v.index()] {
-            return Ok(new);
+        for c in children.iter().skip(1) {
+            set.extend(&sets[*c].as_ref()?.1);
         }
-        let Some(t) = self.source.as_const(v) else { bail!("{v} is not built yet") };
-        let aic_ir::graph::Def::Node(n, _) = self.source.value(v).def else { bail!("{v} is no constant") };
-        let node: &Node = self.source.node(n);
-        let new = out.add_const(t.clone(), &node.origin);
-        self.values[v.index()] = Some(new);
-        Ok(new)
+        if set.contains(class) {
+            return None;
+        }
+        let cost = own + set.iter().filter_map(|k| picks[k].map(|p| self.nodes[k][p].0)).sum();
+        set.insert(class);
+        Some((cost, set))
     }
 
-    fn opaque(
-        &mut self,
-        out: &mut Graph,
-        k: u32,
-        children: &[Id],
-        names: &[Arc<str>],
-    ) -> Result<Vec<ValueId>> {
-        let n: NodeId = self.converted.opaques[k as usize];
-        let n = self.source.node(n);
-        let x = children.iter().map(|c| self.value(out, *c)).collect::<Result<Vec<_>>>()?;
-        let types = n.outputs.iter().map(|v| self.source.ty(*v).clone()).collect();
-        Ok(out.add_typed(n.op.clone(), &x, types, names))
+    /// The cheapest e-node of each class where what is used twice is paid twice; never cyclic.
+    fn trees(&self) -> Picks {
+        let n = self.ids.len();
+        let mut best: Vec<Option<(Cost, usize)>> = vec![None; n];
+        let mut changed = true;
+        while changed {
+            changed = false;
+            for k in 0..n {
+                for (p, (own, children)) in self.nodes[k].iter().enumerate() {
+                    let below: Option<Cost> = children.iter().map(|c| best[*c].map(|b| b.0)).sum();
+                    let Some(cost) = below.map(|b| b + *own) else { continue };
+                    if best[k].is_none_or(|(c, _)| cost < c) {
+                        best[k] = Some((cost, p));
+                        changed = true;
+                    }
+                }
+            }
+        }
+        best.into_iter().map(|b| b.map(|(_, p)| p)).collect()
     }
 
-    fn op(
-        &mut self,
-        out: &mut Graph,
-        keyword: Keyword,
-        node: &ENode,
-        names: &[Arc<str>],
-    ) -> Result<Vec<ValueId>> {
-        let (operands, attrs) = node.operands_and_attrs();
-        let g = &self.converted.egraph;
-        let facts: Vec<_> = attrs.iter().map(|a| &g[*a].data).collect();
-        let op = rebuild_op(keyword, &facts)?;
-        let x = operands.iter().map(|c| self.value(out, *c)).collect::<Result<Vec<_>>>()?;
-        let types: Vec<&Type> = x.iter().map(|v| out.ty(*v)).collect();
-        let types = op.infer(&types)?;
-        Ok(out.add_typed(op, &x, types, names))
+    /// The classes that a choice needs, operands first; `None` if a class lacks an e-node, or needs itself.
+    fn reached(&self, picks: &Picks, roots: &[usize]) -> Option<Vec<usize>> {
+        let mut state = vec![0u8; self.ids.len()];
+        let mut order = Vec::new();
+        let mut stack: Vec<(usize, usize)> = Vec::new();
+        for &root in roots {
+            if state[root] == 0 {
+                state[root] = 1;
+                stack.push((root, 0));
+            }
+            while let Some((k, next)) = stack.pop() {
+                let children = &self.nodes[k][picks[k]?].1;
+                let Some(&c) = children.get(next) else {
+                    state[k] = 2;
+                    order.push(k);
+                    continue;
+                };
+                stack.push((k, next + 1));
+                match state[c] {
+                    0 => {
+                        state[c] = 1;
+                        stack.push((c, 0));
+                    }
+                    1 => return None,
+                    _ => {}
+                }
+            }
+        }
+        Some(order)
+    }
+
+    fn cost(&self, picks: &Picks, roots: &[usize]) -> Option<Cost> {
+        let reached = self.reached(picks, roots)?;
+        Some(reached.iter().filter_map(|&k| picks[k].map(|p| self.nodes[k][p].0)).sum())
+    }
+
+    fn refine(&self, picks: &mut Picks, best: &mut Cost, roots: &[usize]) {
+        for _ in 0..REFINEMENTS {
+            let before = *best;
+            self.switch_each(picks, best, roots);
+            self.share_each(picks, best, roots);
+            if *best == before {
+                return;
+            }
+        }
+    }
+
+    /// Takes another e-node for a class where that makes the whole cheaper.
+    fn switch_each(&self, picks: &mut Picks, best: &mut Cost, roots: &[usize]) {
+        let Some(reached) = self.reached(picks, roots) else { return };
+        for k in reached {
+            for p in 0..self.nodes[k].len() {
+                let old = picks[k].replace(p);
+                match self.cost(picks, roots) {
+                    Some(cost) if cost < *best => *best = cost,
+                    _ => picks[k] = old,
+                }
+            }
+        }
+    }
+
+    /// Lets all classes that have an e-node over another one take it, where that makes the whole cheaper.
+    fn share_each(&self, picks: &mut Picks, best: &mut Cost, roots: &[usize]) {
+        for (shared, users) in self.shareable(picks, roots).into_iter().take(MAX_SHARED) {
+            let mut other = picks.clone();
+            for k in users {
+                let over = self.nodes[k].iter().enumerate().filter(|(_, (_, c))| c.contains(&shared));
+                other[k] = over.min_by_key(|(_, (cost, _))| *cost).map(|(p, _)| p).or(other[k]);
+            }
+            if let Some(cost) = self.cost(&other, roots).filter(|cost| cost < best) {
+                (*picks, *best) = (other, cost);
+            }
+        }
+    }
+
+    /// Classes of a positive cost that a choice doesn't need but two of its classes have e-nodes over.
+    fn shareable(&self, picks: &Picks, roots: &[usize]) -> Vec<(usize, BTreeSet<usize>)> {
+        let reached: BTreeSet<usize> = self.reached(picks, roots).into_iter().flatten().collect();
+        let mut users: BTreeMap<usize, BTreeSet<usize>> = BTreeMap::new();
+        for &k in &reached {
+            for c in self.nodes[k].iter().flat_map(|(_, children)| children) {
+                if !reached.contains(c) && picks[*c].is_some_and(|p| self.nodes[*c][p].0.time > 0) {
+                    users.entry(*c).or_default().insert(k);
+                }
+            }
+        }
+        users.into_iter().filter(|(_, users)| users.len() > 1).collect()
+    }
+}
+
+/// A set of small numbers.
+#[derive(Clone)]
+struct Set(Vec<u64>);
+
+impl Set {
+    fn new(n: usize) -> Set {
+        Set(vec![0; n.div_ceil(64)])
+    }
+
+    fn insert(&mut self, k: usize) {
+        self.0[k / 64] |= 1 << (k % 64);
+    }
+
+    fn contains(&self, k: usize) -> bool {
+        self.0[k / 64] >> (k % 64) & 1 == 1
+    }
+
+    fn extend(&mut self, other: &Set) {
+        self.0.iter_mut().zip(&other.0).for_each(|(a, b)| *a |= b);
+    }
+
+    fn iter(&self) -> impl Iterator<Item = usize> + '_ {
+        self.0.iter().enumerate().flat_map(|(w, &word)| {
+            let next = |rest: &u64| Some(rest & (rest - 1)).filter(|r| *r != 0);
+            let first = (word != 0).then_some(word);
+            std::iter::successors(first, next).map(move |rest| 64 * w + rest.trailing_zeros() as usize)
+        })
     }
 }

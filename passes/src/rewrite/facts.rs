@@ -1,15 +1,19 @@
 //! What is known of an e-class: its type, its value where it is a small constant, whether only constants decide it.
 
 use super::lang::{Attribute, Constant, EGraph, ENode, Keyword, SMALL};
+use crate::graph::{self, mentions_symbols};
 use crate::runner::Numerics;
 use aic_ir::dim::Dim;
 use aic_ir::error::Result;
 use aic_ir::op::{AttrValue, Op};
-use aic_ir::scalar::{Scalar, ScalarFn};
+use aic_ir::scalar::Scalar;
 use aic_ir::tensor::Tensor;
 use aic_ir::types::Type;
 use aic_ir::{bail, ensure};
 use egg::{DidMerge, Id};
+
+/// Constants of at most this many elements are searched for negative ones.
+const MAX_SIGNS: usize = 1 << 14;
 
 /// What is known of an e-class, or of a term.
 #[derive(Clone, Debug, PartialEq)]
@@ -45,7 +49,7 @@ impl Facts {
 
     /// A constant; its value is kept if it is small.
     pub fn constant(value: &Tensor) -> Facts {
-        let is_nonneg = value.len() <= SMALL && value.scalars().all(is_nonneg);
+        let is_nonneg = value.len() <= MAX_SIGNS && value.scalars().all(is_nonneg);
         Facts {
             kind: Kind::Tensor(Type::of(value.dtype(), value.shape())),
             value: (value.len() <= SMALL).then(|| value.clone()),
@@ -144,58 +148,14 @@ pub fn of_op(keyword: Keyword, children: &[&Facts], numerics: Numerics) -> Resul
 /// The value of an operator on small constants, if it is small itself and the class of rewrites admits its evaluation.
 fn fold(op: &Op, x: &[&Facts], y: &Facts, numerics: Numerics) -> Option<Tensor> {
     let size = y.ty()?.numel().as_const()?;
-    if size > SMALL as i64 || (numerics == Numerics::Exact && !is_correctly_rounded(op)) {
+    let types: Option<Vec<&Type>> = x.iter().map(|f| f.ty()).collect();
+    let is_exact = numerics == Numerics::Exact;
+    if size > SMALL as i64 || (is_exact && !graph::rounds_alike(op, &types?, &[y.ty()?])) {
         return None;
     }
     let x: Vec<Tensor> = x.iter().map(|f| f.value.clone()).collect::<Option<_>>()?;
     let mut y = op.eval(&x).ok()?;
-    (y.len() == 1).then(|| y.remove(0))
-}
-
-/// Whether the interpreter gives the bits that every backend gives: movements, integers, and functions that are
-/// rounded correctly everywhere. Others are computed by polynomials, or summed in another order.
-pub fn is_correctly_rounded(op: &Op) -> bool {
-    use ScalarFn::*;
-    match op {
-        Op::Elementwise(e) => !matches!(
-            e.f,
-            Pow | Exp
-                | Log
-                | Sin
-                | Cos
-                | Tan
-                | Asin
-                | Acos
-                | Atan
-                | Sinh
-                | Cosh
-                | Tanh
-                | Asinh
-                | Acosh
-                | Atanh
-                | Erf
-                | Sigmoid
-                | Softplus
-                | Mod
-                | Rem
-        ),
-        Op::Const(_) | Op::Cast(_) | Op::Bitcast(_) | Op::Reshape(_) | Op::Transpose(_) | Op::Expand(_) => {
-            true
-        }
-        Op::Slice(_) | Op::Concat(_) | Op::Pad(_) | Op::Gather(_) | Op::Iota(_) | Op::DimValue(_) => true,
-        Op::GatherElements(_) | Op::GatherNd(_) => true,
-        _ => false,
-    }
-}
-
-/// Whether the values of symbols decide what it computes.
-pub fn mentions_symbols(op: &Op) -> bool {
-    let found = std::cell::Cell::new(false);
-    let _ = op.subst(&|_| {
-        found.set(true);
-        None
-    });
-    found.get()
+    (y.len() == 1 && !(is_exact && graph::makes_nan(op, &y))).then(|| y.remove(0))
 }
 
 fn nonneg(keyword: Keyword, x: &[&Facts]) -> bool {

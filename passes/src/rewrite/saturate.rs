@@ -3,11 +3,12 @@
 //! Every round searches all rules, then applies what was found in the order of the rules and of the e-classes. The
 //! same e-graph, rules and limits give the same e-graph.
 
+use super::extract::Choice;
 use super::lang::{Constant, EGraph, ENode};
 use super::plan::{self, Plan};
 use super::rule::Rule;
 use crate::runner::Numerics;
-use egg::{Id, PatternAst, Searcher, Subst, Var};
+use egg::{Id, Language, PatternAst, Searcher, Subst, Var};
 use std::collections::BTreeMap;
 
 /// Limits of a saturation.
@@ -51,6 +52,37 @@ pub struct Outcome {
     pub rules: BTreeMap<String, Counts>,
     /// Names of the applied rules in order, one for each application.
     pub applied: Vec<String>,
+    /// E-nodes that rules made, with the rule that made each first.
+    made: Vec<(ENode, String)>,
+}
+
+impl Outcome {
+    /// How many of the chosen e-nodes each rule made.
+    pub fn used(&self, g: &EGraph, choice: &Choice) -> BTreeMap<String, u64> {
+        let mut makers: BTreeMap<ENode, &String> = BTreeMap::new();
+        for (node, rule) in &self.made {
+            makers.entry(node.clone().map_children(|c| g.find(c))).or_insert(rule);
+        }
+        let mut used = BTreeMap::new();
+        for node in choice.values() {
+            if let Some(rule) = makers.get(&node.clone().map_children(|c| g.find(c))) {
+                *used.entry((*rule).clone()).or_insert(0) += 1;
+            }
+        }
+        used
+    }
+}
+
+impl Stop {
+    /// In a word.
+    pub fn word(self) -> &'static str {
+        match self {
+            Stop::Saturated => "saturated",
+            Stop::Nodes => "nodes",
+            Stop::Rounds => "rounds",
+            Stop::Fuel => "fuel",
+        }
+    }
 }
 
 /// How often a rule did something.
@@ -75,7 +107,13 @@ struct Saturation<'a> {
 /// Applies rules until nothing changes or a limit is reached. An application that changes the e-graph takes one unit
 /// of fuel.
 pub fn saturate(g: &mut EGraph, rules: &[&Rule], limits: &Limits, fuel: &mut Option<u64>) -> Outcome {
-    let outcome = Outcome { stop: Stop::Rounds, rounds: 0, rules: BTreeMap::new(), applied: Vec::new() };
+    let outcome = Outcome {
+        stop: Stop::Rounds,
+        rounds: 0,
+        rules: BTreeMap::new(),
+        applied: Vec::new(),
+        made: Vec::new(),
+    };
     let mut s = Saturation { g, limits, fuel, outcome };
     s.outcome.stop = match s.run(rules) {
         Some(stop) => stop,
@@ -123,9 +161,12 @@ impl Saturation<'_> {
             if let Some(stop) = self.exhausted() {
                 return Some(stop);
             }
+            let before = self.g.nodes().len();
             if apply(self.g, rule, pattern, class, &subst) {
                 self.count(&rule.name);
             }
+            let new = self.g.nodes()[before..].iter().filter(|n| !n.is_leaf());
+            self.outcome.made.extend(new.map(|n| (n.clone(), rule.name.clone())));
         }
         None
     }
