@@ -26,6 +26,9 @@ pub struct Facts {
     pub is_const: bool,
     /// Whether every element is NaN or at least 0 (`-0.0` is).
     pub is_nonneg: bool,
+    /// Whether it is a constant that hides later keys from a query: 0 up to the diagonal that ends in the last element,
+    /// minus infinity beyond it.
+    pub is_causal: bool,
 }
 
 /// What an e-class stands for.
@@ -44,7 +47,7 @@ pub enum Kind {
 impl Facts {
     /// A tensor of which only the type is known.
     pub fn tensor(ty: Type) -> Facts {
-        Facts { kind: Kind::Tensor(ty), value: None, is_const: false, is_nonneg: false }
+        Facts { kind: Kind::Tensor(ty), value: None, is_const: false, is_nonneg: false, is_causal: false }
     }
 
     /// A constant; its value is kept if it is small.
@@ -55,19 +58,26 @@ impl Facts {
             value: (value.len() <= SMALL).then(|| value.clone()),
             is_const: true,
             is_nonneg,
+            is_causal: is_causal(value),
         }
     }
 
     /// An attribute.
     pub fn attr(value: Attribute) -> Facts {
-        Facts { kind: Kind::Attr(value), value: None, is_const: true, is_nonneg: false }
+        Facts { kind: Kind::Attr(value), value: None, is_const: true, is_nonneg: false, is_causal: false }
     }
 
     /// Facts of an operator's results, of which only the types are known.
     pub fn results(mut types: Vec<Type>) -> Facts {
         match types.len() {
             1 => Facts::tensor(types.remove(0)),
-            _ => Facts { kind: Kind::Tuple(types), value: None, is_const: false, is_nonneg: false },
+            _ => Facts {
+                kind: Kind::Tuple(types),
+                value: None,
+                is_const: false,
+                is_nonneg: false,
+                is_causal: false,
+            },
         }
     }
 
@@ -106,6 +116,17 @@ fn is_nonneg(x: Scalar) -> bool {
         Scalar::I(x) => x >= 0,
         Scalar::U(_) | Scalar::B(_) => true,
     }
+}
+
+/// See [`Facts::is_causal`].
+fn is_causal(value: &Tensor) -> bool {
+    let &[.., rows, columns] = value.shape() else { return false };
+    let hidden = |p: usize| p % columns + rows > p / columns % rows + columns;
+    let fits = |(p, x): (usize, Scalar)| match x {
+        Scalar::F(x) => x == if hidden(p) { f64::NEG_INFINITY } else { 0.0 },
+        _ => false,
+    };
+    columns > 1 && value.dtype().is_float() && value.scalars().enumerate().all(fits)
 }
 
 /// The operator of an [`ENode::Op`], from what is known of its attributes.
@@ -184,7 +205,8 @@ pub struct Analysis {
 impl Analysis {
     /// Facts of an e-node, given those of its children.
     pub fn facts(&self, node: &ENode, child: impl Fn(Id) -> Facts) -> Facts {
-        let ill = || Facts { kind: Kind::Ill, value: None, is_const: false, is_nonneg: false };
+        let ill =
+            || Facts { kind: Kind::Ill, value: None, is_const: false, is_nonneg: false, is_causal: false };
         match node {
             ENode::Attr(a) => Facts::attr(a.clone()),
             ENode::Const(c) => Facts::constant(c.value()),
@@ -218,6 +240,7 @@ impl egg::Analysis<ENode> for Analysis {
             value: a.value.clone().or_else(|| b.value.clone()),
             is_const: a.is_const || b.is_const,
             is_nonneg: a.is_nonneg || b.is_nonneg,
+            is_causal: a.is_causal || b.is_causal,
         };
         let did = DidMerge(merged != *a, merged != b);
         *a = merged;

@@ -10,7 +10,11 @@
 //! A line that starts without a blank is a rule: name, class, left side, `=>`, right side, and guards behind `if`.
 //! Lines that start with a blank continue it with examples, separated by `|`: a type for every operand (`T` and `U`
 //! stand for element types, names for extents), `= NUMBER` behind it for a constant of that value, `const` before it
-//! for a constant of any value; and a value for every attribute.
+//! for a constant of any value, a word of [`Domain`] behind it for the values to which the law is confined; and a value
+//! for every attribute. An example behind `!` is an instance to which the rule must not apply.
+//!
+//! `{a|b}` in a rule stands for one rule with each of the words; `{unary}` and `{binary}` are all scalar functions of
+//! one and of two operands.
 //!
 //! A rule says that the two sides are equal wherever the guards hold and the right side has the left side's type. It
 //! is applied from left to right. Both orders of a commutative operator's operands are matched. A rule with `...`
@@ -24,6 +28,7 @@ use aic_ir::dim::Dim;
 use aic_ir::dtype::DType;
 use aic_ir::error::{Error, Result};
 use aic_ir::op::AttrValue;
+use aic_ir::scalar::ScalarFn;
 use aic_ir::text::{parse_attr, parse_type};
 use aic_ir::{bail, ensure};
 use egg::{ENodeOrVar, Id, Pattern, PatternAst, Var};
@@ -68,6 +73,8 @@ pub struct Condition {
 pub struct Example {
     /// What each variable is.
     pub variables: Vec<(Var, Binding)>,
+    /// Whether the rule must apply, else it must not.
+    pub applies: bool,
 }
 
 /// What a variable is in an example.
@@ -83,9 +90,42 @@ pub enum Binding {
         is_const: bool,
         /// The value of all elements.
         fill: Option<f64>,
+        /// Which values it takes.
+        domain: Domain,
     },
     /// An attribute.
     Attr(AttrValue),
+}
+
+/// Which values a variable takes in an example.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Domain {
+    /// All.
+    #[default]
+    Any,
+    /// No infinity: the law is about real numbers, and an infinity may cancel on one side only.
+    Finite,
+    /// Small finite numbers: results of exponentials and products of many stay in range.
+    Small,
+    /// None below zero, which is known of the variable.
+    Nonneg,
+    /// 0 or minus infinity, with a 0 in every row.
+    Mask,
+    /// Such a mask in which every row shows one more key than the one before.
+    Causal,
+}
+
+impl Domain {
+    fn from_keyword(word: &str) -> Option<Domain> {
+        Some(match word {
+            "finite" => Domain::Finite,
+            "small" => Domain::Small,
+            "nonneg" => Domain::Nonneg,
+            "mask" => Domain::Mask,
+            "causal" => Domain::Causal,
+            _ => return None,
+        })
+    }
 }
 
 /// The element type of a variable in an example.
@@ -117,17 +157,41 @@ pub fn parse(file: &str, text: &str) -> Result<Vec<Rule>> {
             }
         } else {
             first = rules.len();
-            let read = rule(content, &place).map_err(|e| e.context(&place))?;
-            if let Some(twin) = rules.iter().find(|r| r.name == read[0].name) {
-                bail!("{place}: the rule {} stands at {} too", twin.name, twin.place);
+            for content in alternatives(content) {
+                let read = rule(&content, &place).map_err(|e| e.context(&place))?;
+                if let Some(twin) = rules.iter().find(|r| r.name == read[0].name) {
+                    bail!("{place}: the rule {} stands at {} too", twin.name, twin.place);
+                }
+                rules.extend(read);
             }
-            rules.extend(read);
         }
     }
     match rules.iter().find(|r| r.examples.is_empty()) {
         Some(r) => Err(Error::new(format!("{}: the rule {} has no example", r.place, r.name))),
         None => Ok(rules),
     }
+}
+
+/// The line with every word of its first `{..}` in all places where that stands, and so on. Where the name has no
+/// such place, the word is added to it.
+fn alternatives(text: &str) -> Vec<String> {
+    let Some((start, end)) = text.find('{').zip(text.find('}')) else { return vec![text.into()] };
+    let braces = &text[start..=end];
+    let words: Vec<&str> = match &braces[1..braces.len() - 1] {
+        "unary" => functions_of(1),
+        "binary" => functions_of(2),
+        list => list.split('|').collect(),
+    };
+    let (name, rest) = text.split_at(text.find(char::is_whitespace).unwrap_or(0));
+    let line = |word: &&str| match name.contains(braces) {
+        true => text.replace(braces, word),
+        false => format!("{name}-{word}{}", rest.replace(braces, word)),
+    };
+    words.iter().map(line).flat_map(|line| alternatives(&line)).collect()
+}
+
+fn functions_of(arity: usize) -> Vec<&'static str> {
+    ScalarFn::ALL.iter().filter(|f| f.arity() == arity).map(|f| f.keyword()).collect()
 }
 
 /// `NAME CLASS LHS => RHS [if GUARD, GUARD ..]`; more than one where `...` occurs.
@@ -319,9 +383,18 @@ fn add_pattern(ast: &mut PatternAst<ENode>, t: &Term) -> Result<Id> {
 }
 
 /// `?x: T[a,b]  ?p = [1,0] | ?x: ..`
-fn examples(text: &str) -> Result<Vec<Vec<(String, Binding)>>> {
-    let parts = text.trim_start_matches('|').split('|');
-    parts.map(|one| one.split('?').skip(1).map(|item| binding(item.trim())).collect()).collect()
+fn examples(text: &str) -> Result<Vec<Written>> {
+    let read = |one: &str| {
+        let variables = one.split('?').skip(1).map(|item| binding(item.trim())).collect::<Result<_>>()?;
+        Ok(Written { variables, applies: !one.trim_start().starts_with('!') })
+    };
+    text.trim_start_matches('|').split('|').map(read).collect()
+}
+
+/// An example by the names of the variables.
+struct Written {
+    variables: Vec<(String, Binding)>,
+    applies: bool,
 }
 
 fn binding(text: &str) -> Result<(String, Binding)> {
@@ -351,6 +424,13 @@ fn tensor_binding(text: &str) -> Result<Binding> {
         Some(ty) => (true, ty.trim()),
         None => (fill.is_some(), text),
     };
+    let (text, domain) = match text.rsplit_once(char::is_whitespace) {
+        Some((ty, word)) => match Domain::from_keyword(word) {
+            Some(domain) => (ty.trim(), domain),
+            None => bail!("unknown values {word}"),
+        },
+        None => (text, Domain::Any),
+    };
     let Some((dtype, dims)) = text.split_once('[') else {
         bail!("expected a type such as T[a,b], found `{text}`")
     };
@@ -360,16 +440,16 @@ fn tensor_binding(text: &str) -> Result<Binding> {
         None if is_name => (ElementType::Any(dtype.into()), parse_type(&format!("f32[{dims}"))?),
         None => bail!("expected an element type or a capital letter, found `{dtype}`"),
     };
-    Ok(Binding::Tensor { dtype, dims: ty.dims, is_const, fill })
+    Ok(Binding::Tensor { dtype, dims: ty.dims, is_const, fill, domain })
 }
 
 /// Gives the variables of a rule their types; `?x` stands for `?x0`, `?x1`.. where the rule has `?x...`.
-fn add_examples(rule: &mut Rule, written: &[Vec<(String, Binding)>]) -> Result<()> {
-    for list in written {
+fn add_examples(rule: &mut Rule, written: &[Written]) -> Result<()> {
+    for Written { variables: list, applies } in written {
         let mut variables = Vec::new();
         for v in rule.lhs.vars() {
             match v.as_u32() {
-                Some(_) => variables.push((v, number_binding(rule, v))),
+                Some(_) => variables.push((v, number_binding(rule, v, list))),
                 None => variables.push((v, find_binding(list, v, &rule.name)?)),
             }
         }
@@ -377,7 +457,7 @@ fn add_examples(rule: &mut Rule, written: &[Vec<(String, Binding)>]) -> Result<(
             let is_used = variables.iter().any(|(v, _)| stands_for(name, &v.to_string()));
             ensure!(is_used, "the rule {} has no variable {name}", rule.name);
         }
-        rule.examples.push(Example { variables });
+        rule.examples.push(Example { variables, applies: *applies });
     }
     Ok(())
 }
@@ -395,8 +475,12 @@ fn find_binding(list: &[(String, Binding)], v: Var, rule: &str) -> Result<Bindin
     }
 }
 
-/// A number on the left side: a constant of rank 0 in the element type `T`.
-fn number_binding(rule: &Rule, v: Var) -> Binding {
+/// A number on the left side: a constant of rank 0 in the element type of the first operand that isn't `bool`.
+fn number_binding(rule: &Rule, v: Var, list: &[(String, Binding)]) -> Binding {
+    let dtype = list.iter().find_map(|(_, b)| match b {
+        Binding::Tensor { dtype, .. } if *dtype != ElementType::Known(DType::Bool) => Some(dtype.clone()),
+        _ => None,
+    });
     let value =
         rule.guards.iter().find(|c| c.args.first() == Some(&Term::Var(v))).and_then(|c| match &c.args[1] {
             Term::Attr(a) => match a.value() {
@@ -405,7 +489,8 @@ fn number_binding(rule: &Rule, v: Var) -> Binding {
             },
             _ => None,
         });
-    Binding::Tensor { dtype: ElementType::Any("T".into()), dims: Vec::new(), is_const: true, fill: value }
+    let dtype = dtype.unwrap_or_else(|| ElementType::Any("T".into()));
+    Binding::Tensor { dtype, dims: Vec::new(), is_const: true, fill: value, domain: Domain::Any }
 }
 
 impl Rule {
