@@ -280,7 +280,7 @@ impl Expr {
     }
 
     /// Calls `f` on this expression and everything below it.
-    pub fn visit(&self, f: &mut dyn FnMut(&Expr)) {
+    pub fn visit<'a>(&'a self, f: &mut dyn FnMut(&'a Expr)) {
         f(self);
         match self {
             Expr::Const(..) | Expr::Index(_) => {}
@@ -309,9 +309,14 @@ impl Stage {
     /// How often its expression is evaluated. Extents that depend on output axes are counted at their largest.
     pub fn points(&self) -> Dim {
         let largest = |v: &Sym| self.axes.iter().find(|a| a.var == *v).map(|a| a.extent.clone());
-        let over = self.reduction.iter().flat_map(|r| &r.axes).map(|a| a.extent.subst(&largest));
+        let over = self.over().iter().map(|a| a.extent.subst(&largest));
         let points: Dim = self.axes.iter().map(|a| &a.extent).product();
         over.fold(points, |points, extent| points * extent)
+    }
+
+    /// The axes reduced over; none without a reduction.
+    pub fn over(&self) -> &[Axis] {
+        self.reduction.as_ref().map_or(&[], |r| &r.axes)
     }
 
     /// The variables of its output axes, as indices.

@@ -3,14 +3,14 @@
 //! Every node becomes kernel launches (if it has a compute definition), an alias (reshapes), a constant, or a host
 //! step that interprets it. Equal kernels are made once. Buffers get their places in the arena from `memory`.
 
-pub use crate::schedule::{Piece, pieces};
+pub use crate::schedule::{Cut, Piece, pieces};
 
 use crate::schedule;
-use aic_ir::compute::{Compute, Source};
+use aic_ir::compute::Source;
 use aic_ir::dim::{Dim, Range, Sym, floor_div};
 use aic_ir::error::Result;
 use aic_ir::graph::{Def, Graph, Node, NodeId, ValueId};
-use aic_ir::kernel::Kernel;
+use aic_ir::kernel::{Buffer, Kernel};
 use aic_ir::op::Op;
 use aic_ir::program::{BufferDecl, Place, Port, Program, Step};
 use aic_ir::target::Target;
@@ -133,10 +133,10 @@ impl Lowering<'_> {
             return Ok(None);
         }
         if let Some(c) = n.op.compute(x, y) {
-            let parts = pieces(&c, self.target);
-            let kernels: Vec<Kernel> = parts.iter().map(|p| self.kernel(p)).collect::<Result<_>>()?;
+            let cut = schedule::cut(&c, self.target);
+            let kernels: Vec<Kernel> = cut.pieces.iter().map(|p| self.kernel(p)).collect::<Result<_>>()?;
             let sound = kernels.iter().all(is_sound);
-            return Ok(sound.then(|| self.launches(n, &c, parts, kernels, inputs)));
+            return Ok(sound.then(|| self.launches(n, &cut, kernels, inputs)));
         }
         let Some(kernel) = n.op.kernel(x, y).filter(is_sound) else { return Ok(None) };
         let outputs: Vec<usize> = y.iter().map(|t| self.result(t)).collect();
@@ -171,29 +171,30 @@ impl Lowering<'_> {
         Ok(kernel)
     }
 
-    /// One launch per reduction or map of a compute; gives the buffers of its outputs.
-    fn launches(
-        &mut self,
-        n: &Node,
-        c: &Compute,
-        pieces: Vec<Piece>,
-        kernels: Vec<Kernel>,
-        inputs: &[usize],
-    ) -> Vec<usize> {
-        let mut stages: Vec<Option<usize>> = vec![None; c.stages.len()];
-        for (piece, kernel) in pieces.iter().zip(kernels) {
+    /// One launch per piece of a compute; gives the buffers of its outputs.
+    fn launches(&mut self, n: &Node, cut: &Cut, kernels: Vec<Kernel>, inputs: &[usize]) -> Vec<usize> {
+        let mut stages: HashMap<usize, usize> = HashMap::new();
+        for (piece, kernel) in cut.pieces.iter().zip(kernels) {
             let source = |s: &Source| match s {
                 Source::Input(k) => inputs.get(*k).copied(),
-                Source::Stage(k) => stages[*k],
+                Source::Stage(k) => stages.get(k).copied(),
             };
             let mut args: Vec<usize> = piece.sources.iter().filter_map(source).collect();
-            let out = self.result(&c.stages[piece.result].ty());
-            stages[piece.result] = Some(out);
-            args.push(out);
-            let work = piece.compute.flops() + self.program.buffers[out].ty.numel();
+            let mut work = piece.compute.flops();
+            for &result in &piece.results {
+                let ty = cut.compute.stages[result].ty();
+                work = work + ty.numel();
+                let buffer = self.result(&ty);
+                stages.insert(result, buffer);
+                args.push(buffer);
+            }
+            for scratch in &kernel.params[args.len()..] {
+                let Buffer { dtype, len, .. } = &scratch.buffer;
+                args.push(self.result(&Type::new(*dtype, vec![len.clone()])));
+            }
             self.push(n, kernel, args, work);
         }
-        c.outputs.iter().filter_map(|&k| stages[k]).collect()
+        cut.compute.outputs.iter().filter_map(|k| stages.get(k).copied()).collect()
     }
 
     /// Adds a launch; an equal kernel that is there already serves again.

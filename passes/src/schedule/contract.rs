@@ -81,7 +81,7 @@ pub fn choose(nest: &Nest, target: &Target, lanes: u32) -> Option<Schedule> {
         None => 1,
         Some(m) => best_rows(m.max(1) as u64, rows),
     };
-    Some(Schedule { class: Class::Contract, lanes, mr, nr, kc: 0 })
+    Some(Schedule { mr, nr, ..Schedule::new(Class::Contract, lanes) })
 }
 
 /// The row count up to `most` that covers `m` rows with the least waste, the largest of equals.
@@ -248,12 +248,7 @@ impl TileMaker<'_> {
         let at = (Dim::sym(&i) * vectors.into() + Dim::sym(&j)) * lanes.into();
 
         let mut e = Emitter::new(nest, axes, self.s.lanes, self.frame);
-        let mask_of = |e: &mut Emitter| {
-            masked.then(|| {
-                let below = e.below(&n.dim(), &n.extent);
-                e.bind(Value::new(below, DType::Bool, e.lanes))
-            })
-        };
+        let mask_of = |e: &mut Emitter| masked.then(|| e.tail(&n.dim(), &n.extent));
         let zero = Value::new(Expr::Const(nest.acc, Scalar::zero(nest.acc)), nest.acc, 1).widen(self.s.lanes);
         let clear = Stmt::store(&acc, lanes_at(at.clone(), self.s.lanes), zero);
         let update = |e: &mut Emitter, a: Value, b: Value| {

@@ -21,6 +21,8 @@ pub struct Emitter<'a> {
     pub lanes: u32,
     /// The finished reduction, for epilogues.
     pub acc: Option<Value>,
+    /// The mask of the end of the vectors' axis.
+    tail: Option<Expr>,
     lets: Vec<Stmt>,
     pub(super) frame: &'a mut Frame,
 }
@@ -54,7 +56,7 @@ impl Value {
 impl<'a> Emitter<'a> {
     /// An emitter for scalar code or for vectors of `lanes`.
     pub fn new(nest: &'a Nest, axes: HashMap<Sym, Dim>, lanes: u32, frame: &'a mut Frame) -> Self {
-        Emitter { nest, axes, lanes, acc: None, lets: Vec::new(), frame }
+        Emitter { nest, axes, lanes, acc: None, tail: None, lets: Vec::new(), frame }
     }
 
     /// The `let` statements that the expressions made so far need before them.
@@ -67,10 +69,13 @@ impl<'a> Emitter<'a> {
         self.vectorize(&d.subst(&|s| self.axes.get(s).cloned()))
     }
 
-    /// `index < extent`, as a mask.
-    pub fn below(&self, index: &Dim, extent: &Dim) -> Expr {
+    /// `index < extent`, as the mask of a vector that may reach beyond the end of its axis.
+    pub fn tail(&mut self, index: &Dim, extent: &Dim) -> Value {
         let limit = Value::new(Expr::Index(extent.clone()), DType::I64, 1);
-        Expr::call(ScalarFn::Lt, [self.index(index).widen(self.lanes), limit.widen(self.lanes)])
+        let below = Expr::call(ScalarFn::Lt, [self.index(index).widen(self.lanes), limit.widen(self.lanes)]);
+        let mask = self.bind(Value::new(below, DType::Bool, self.lanes));
+        self.tail = Some(mask.expr.clone());
+        mask
     }
 
     fn vectorize(&self, d: &Dim) -> Value {
@@ -185,6 +190,8 @@ impl<'a> Emitter<'a> {
         for v in vectors {
             index = self.call(ScalarFn::Add, vec![index, v]);
         }
+        // What doesn't depend on the lane doesn't depend on the vectors' axis, and is there whatever its end is.
+        let mask = mask.filter(|m| index.ty.lanes > 1 || Some(&m.expr) != self.tail.as_ref());
         let lanes = index.ty.lanes.max(mask.map_or(1, |m| m.ty.lanes));
         let load = Expr::Load {
             buffer: self.nest.inputs[input].name.clone(),

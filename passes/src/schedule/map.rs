@@ -1,10 +1,9 @@
 //! Nests without reduction: vectors along the innermost axis, threads over the others.
 
-use super::emit::{Emitter, Value, lane};
+use super::emit::{Emitter, lane};
 use super::nest::Nest;
 use super::{Frame, store};
 use aic_ir::dim::{Dim, Sym};
-use aic_ir::dtype::DType;
 use aic_ir::kernel::Stmt;
 use aic_ir::schedule::Schedule;
 use std::collections::HashMap;
@@ -21,6 +20,7 @@ pub fn body(nest: &Nest, s: &Schedule, frame: &mut Frame) -> Vec<Stmt> {
     let lanes = i64::from(s.lanes);
     let blocks = match (outer.is_empty(), inner.extent.as_const()) {
         (true, Some(n)) if n <= CHUNK => Dim::from(1),
+        _ if frame.is_stage() => Dim::from(1),
         (true, _) => inner.extent.ceil_div(&CHUNK.into()),
         (false, _) => Dim::from(1),
     };
@@ -69,10 +69,7 @@ fn element(
 ) -> Vec<Stmt> {
     let mut e = Emitter::new(nest, axes, lanes, frame);
     let mask = match (&limit, nest.axes.last()) {
-        (Some(n), Some(inner)) => {
-            let mask = e.below(&inner.dim(), n);
-            Some(e.bind(Value::new(mask, DType::Bool, lanes)))
-        }
+        (Some(n), Some(inner)) => Some(e.tail(&inner.dim(), n)),
         _ => None,
     };
     let value = e.expr(&nest.value, mask.as_ref());

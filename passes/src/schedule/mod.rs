@@ -5,14 +5,21 @@
 
 mod contract;
 mod emit;
+mod group;
 mod map;
 mod nest;
+mod phase;
 mod pieces;
+mod prepare;
 mod reduce;
+mod staged;
 
 pub use nest::{Flat, Nest};
-pub use pieces::{Piece, Signature, pieces, signature};
+pub use pieces::{Cut, Piece, Signature, cut, pieces, signature};
 
+use group::Group;
+
+use aic_ir::bail;
 use aic_ir::compute::{Compute, ReduceOp};
 use aic_ir::dim::{Dim, Range, Sym};
 use aic_ir::error::Result;
@@ -21,11 +28,21 @@ use aic_ir::schedule::{Class, Schedule};
 use aic_ir::target::Target;
 use std::collections::BTreeSet;
 
-/// The kernel of a compute (one stage, or a reduction and a map over its result) on a target.
+/// The kernel of a compute on a target: of one phase, or of several that can be one kernel.
+///
+/// # Errors
+/// Where it can't be one kernel.
 pub fn kernel(name: &str, c: &Compute, target: &Target) -> Result<(Schedule, Kernel)> {
-    let nest = Nest::new(c)?;
-    let schedule = choose(&nest, target);
-    let kernel = apply(name, &nest, &schedule);
+    if let Ok(nest) = Nest::new(c) {
+        let schedule = choose(&nest, target);
+        let kernel = apply(name, &nest, &schedule);
+        return Ok((schedule, kernel));
+    }
+    let group = Group::new(c);
+    let Some(schedule) = staged::choose(&group, target) else {
+        bail!("{} phases can't be one kernel", group.phases.len())
+    };
+    let kernel = staged::apply(name, &group, &schedule)?;
     Ok((schedule, kernel))
 }
 
@@ -37,12 +54,11 @@ pub fn choose(nest: &Nest, target: &Target) -> Schedule {
     // The lanes of a reduction decide about its bits, so that nothing fused to it may change them.
     let widest = if nest.reduction.is_some() { nest.acc.size() } else { nest.widest() };
     let lanes = target.lanes(widest);
-    let plain = |class, lanes| Schedule { class, lanes, mr: 1, nr: 1, kc: 0 };
     let Some((op, over)) = &nest.reduction else {
-        return plain(Class::Map, fit(lanes, nest.axes.last().map(|a| &a.extent)));
+        return Schedule::new(Class::Map, fit(lanes, nest.axes.last().map(|a| &a.extent)));
     };
     if reduce::running_axis(nest).is_some() {
-        return plain(Class::Prefix, 1);
+        return Schedule::new(Class::Prefix, 1);
     }
     if let Some(s) = contract::choose(nest, target, lanes) {
         return s;
@@ -70,17 +86,17 @@ pub fn choose(nest: &Nest, target: &Target) -> Schedule {
         && *op != ReduceOp::Or
     {
         let lanes = fit(lanes, over.last().map(|a| &a.extent));
-        return Schedule { mr: 4, ..plain(Class::ReduceInner, lanes) };
+        return Schedule { mr: 4, ..Schedule::new(Class::ReduceInner, lanes) };
     }
-    plain(Class::ReduceOuter, if vectorizable { fit(lanes, extent) } else { 1 })
+    Schedule::new(Class::ReduceOuter, if vectorizable { fit(lanes, extent) } else { 1 })
 }
 
 /// The kernel that evaluates a nest by a schedule that [`choose`] could have given for it.
 pub fn apply(name: &str, nest: &Nest, schedule: &Schedule) -> Kernel {
     let body = body(nest, schedule, &mut Frame::kernel());
     let param = |buffer: &Buffer, writable| Param { buffer: buffer.clone(), writable };
-    let mut params: Vec<Param> = nest.inputs.iter().map(|b| param(b, false)).collect();
-    params.push(param(&nest.output, true));
+    let written = |b: &Buffer| b.name == nest.output.name;
+    let params = nest.inputs.iter().map(|b| param(b, written(b))).collect();
     let symbols = nest.symbols().into_iter().map(|s| (s, Range::DIM)).collect();
     Kernel { name: name.into(), params, symbols, body }
 }
@@ -94,6 +110,7 @@ fn body(nest: &Nest, schedule: &Schedule, frame: &mut Frame) -> Vec<Stmt> {
         Class::ReduceOuter => reduce::outer(nest, schedule, frame),
         Class::Prefix => reduce::prefix(nest, frame),
         Class::Contract => contract::body(nest, schedule, frame),
+        Class::Staged => Vec::new(),
     }
 }
 
@@ -103,6 +120,7 @@ impl Nest {
         let mut all: BTreeSet<Sym> = self.inputs.iter().flat_map(|b| b.len.symbols()).collect();
         all.extend(self.output.len.symbols());
         all.extend(self.at.symbols());
+        all.extend(self.kept.iter().flat_map(|(b, at)| [b.len.symbols(), at.symbols()]).flatten());
         all.extend(self.axes.iter().chain(self.over()).flat_map(|a| a.extent.symbols()));
         for e in std::iter::once(&self.value).chain(&self.epilogue) {
             e.visit(&mut |e| match e {
@@ -149,6 +167,11 @@ impl Frame {
             None => Sym::new(base),
             Some(k) => Sym::new(&format!("{base}_{k}")),
         }
+    }
+
+    /// Whether loops are serial.
+    fn is_stage(&self) -> bool {
+        self.stage.is_some()
     }
 
     /// A number that no other part of the kernel has been given.

@@ -3,6 +3,7 @@
 //! Loads and the store become linear addresses into their buffers, and adjacent axes that every address and condition treats as
 //! one (`a * n + b`) are merged, so that schedules see the true contiguity of memory.
 
+use super::phase::{Phase, phases};
 use aic_ir::bail;
 use aic_ir::compute::{Axis, Compute, Expr, ReduceOp, Source};
 use aic_ir::dim::{Dim, Sym};
@@ -11,8 +12,9 @@ use aic_ir::error::Result;
 use aic_ir::kernel::{Buffer, Scope};
 use aic_ir::scalar::{Scalar, ScalarFn};
 use aic_ir::types::Type;
+use std::collections::HashMap;
 
-/// A stage ready for scheduling.
+/// A phase of a compute, ready for scheduling.
 #[derive(Clone, Debug)]
 pub struct Nest {
     /// The buffers that it loads.
@@ -31,6 +33,67 @@ pub struct Nest {
     pub output: Buffer,
     /// The address of a result there, different at every point of the axes.
     pub at: Dim,
+    /// Where summands are stored too: the address is different at every point of the axes and those reduced over.
+    pub kept: Option<(Buffer, Dim)>,
+}
+
+/// Where arrays lie: operands and results of stages.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Arrays {
+    /// The buffers that hold them.
+    pub buffers: Vec<Buffer>,
+    /// The place of each.
+    pub places: HashMap<Source, Place>,
+}
+
+/// The place of an array: `offset + sum of stride * index` in a buffer.
+#[derive(Clone, Debug)]
+pub(super) struct Place {
+    /// Which of the buffers.
+    pub buffer: usize,
+    /// One per dimension of the array.
+    pub strides: Vec<Dim>,
+    /// Where the first element is.
+    pub offset: Dim,
+}
+
+impl Arrays {
+    /// Puts an array into a buffer of its own, row-major.
+    pub fn push(&mut self, source: Source, name: &str, ty: &Type) {
+        let strides = strides(ty.dims.iter());
+        self.places.insert(source, Place { buffer: self.buffers.len(), strides, offset: 0.into() });
+        let (name, dtype) = (Sym::new(name), ty.dtype);
+        self.buffers.push(Buffer { name, dtype, len: ty.numel(), scope: Scope::Global });
+    }
+
+    /// All arrays of a compute, each as a whole.
+    pub fn whole(c: &Compute) -> Arrays {
+        let mut arrays = Arrays::default();
+        for (k, ty) in c.inputs.iter().enumerate() {
+            arrays.push(Source::Input(k), &format!("x{k}"), ty);
+        }
+        for (k, s) in c.stages.iter().enumerate() {
+            arrays.push(Source::Stage(k), &format!("s{k}"), &s.ty());
+        }
+        arrays
+    }
+
+    fn address(&self, place: &Place, at: &[Dim]) -> Dim {
+        let terms = place.strides.iter().zip(at);
+        terms.fold(place.offset.clone(), |sum, (stride, i)| sum + i.clone() * stride.clone())
+    }
+
+    fn stored(&self, stage: usize, at: &[Dim]) -> Result<(Buffer, Dim)> {
+        let place = self.place(Source::Stage(stage))?;
+        Ok((self.buffers[place.buffer].clone(), self.address(place, at)))
+    }
+
+    fn place(&self, source: Source) -> Result<&Place> {
+        match self.places.get(&source) {
+            Some(place) => Ok(place),
+            None => bail!("the kernel holds no array {source}"),
+        }
+    }
 }
 
 /// An element expression with linear addresses.
@@ -58,31 +121,52 @@ pub enum Flat {
 }
 
 impl Nest {
-    /// The nest of a compute of one stage, or of a reduction and a map over its result.
+    /// The nest of a compute that is one phase: a stage, or a reduction and a map over its result.
     pub fn new(c: &Compute) -> Result<Nest> {
-        let (stage, epilogue) = match &c.stages[..] {
-            [stage] => (stage, None),
-            [stage, epilogue] => (stage, Some(epilogue)),
-            stages => bail!("a kernel has one or two stages, found {}", stages.len()),
+        let [phase] = &phases(c)[..] else {
+            bail!("expected a stage, or a reduction and a map over it, found {} stages", c.stages.len())
         };
-        let mut nest = Nest {
-            inputs: c.inputs.iter().enumerate().map(|(k, t)| param(&format!("x{k}"), t)).collect(),
-            axes: stage.axes.clone(),
-            reduction: stage.reduction.as_ref().map(|r| (r.op, r.axes.clone())),
-            acc: stage.dtype,
-            value: flatten(&stage.value, &c.inputs)?,
-            epilogue: None,
-            output: param("y", &stage.ty()),
-            at: row_major(&stage.axes),
-        };
-        if let Some(e) = epilogue {
-            let rename = |s: &Sym| e.axes.iter().position(|a| a.var == *s).map(|k| stage.axes[k].dim());
-            nest.epilogue = Some(flatten(&e.value.subst(&rename), &c.inputs)?);
-            nest.output.dtype = e.dtype;
+        let mut arrays = Arrays::default();
+        for (k, ty) in c.inputs.iter().enumerate() {
+            arrays.push(Source::Input(k), &format!("x{k}"), ty);
         }
+        arrays.push(Source::Stage(phase.result), "y", &c.stages[phase.result].ty());
+        Nest::of(phase, &arrays, &|_| None)
+    }
+
+    /// The nest of a phase within loops: `outer` says what the axes are that it isn't to loop over.
+    pub(super) fn of(p: &Phase, arrays: &Arrays, outer: &dyn Fn(&Sym) -> Option<Dim>) -> Result<Nest> {
+        let (output, at) = arrays.stored(p.result, &p.at)?;
+        let flat = |e: &Expr| flatten(e, p.main, arrays);
+        let mut nest = Nest {
+            inputs: arrays.buffers.clone(),
+            axes: p.axes.clone(),
+            reduction: p.reduction.clone(),
+            acc: p.acc,
+            value: flat(&p.value)?,
+            epilogue: p.epilogue.as_ref().map(flat).transpose()?,
+            output,
+            at,
+            kept: p.kept.as_ref().map(|(stage, at)| arrays.stored(*stage, at)).transpose()?,
+        };
+        nest.axes.retain(|a| outer(&a.var).is_none());
+        nest.subst(outer);
         nest.rename_axes();
         nest.collapse();
         Ok(nest)
+    }
+
+    /// Replaces symbols everywhere.
+    fn subst(&mut self, f: &dyn Fn(&Sym) -> Option<Dim>) {
+        self.value = self.value.subst(f);
+        self.epilogue = self.epilogue.as_ref().map(|e| e.subst(f));
+        self.at = self.at.subst(f);
+        if let Some((_, at)) = &mut self.kept {
+            *at = at.subst(f);
+        }
+        for a in self.reduction.iter_mut().flat_map(|(_, over)| over) {
+            a.extent = a.extent.subst(f);
+        }
     }
 
     /// Calls the output axes `i0, i1, ..` and those reduced over `k0, k1, ..`: names that no schedule uses otherwise,
@@ -99,13 +183,7 @@ impl Nest {
         if let Some((_, over)) = &mut self.reduction {
             rename(over, "k");
         }
-        let new = |s: &Sym| names.iter().find(|(old, _)| old == s).map(|(_, new)| Dim::sym(new));
-        self.value = self.value.subst(&new);
-        self.epilogue = self.epilogue.as_ref().map(|e| e.subst(&new));
-        self.at = self.at.subst(&new);
-        for a in self.reduction.iter_mut().flat_map(|(_, over)| over) {
-            a.extent = a.extent.subst(&new);
-        }
+        self.subst(&|s| names.iter().find(|(old, _)| old == s).map(|(_, new)| Dim::sym(new)));
     }
 
     /// Axes reduced over.
@@ -129,6 +207,7 @@ impl Nest {
     /// Every index expression and address in the nest.
     fn visit_dims(&self, f: &mut dyn FnMut(&Dim)) {
         f(&self.at);
+        self.kept.iter().for_each(|(_, at)| f(at));
         for e in std::iter::once(&self.value).chain(&self.epilogue) {
             e.visit(&mut |e| match e {
                 Flat::Index(d) | Flat::Load { address: d, .. } => f(d),
@@ -144,10 +223,7 @@ impl Nest {
         self.drop_unit_axes();
         while let Some((outer, inner, of_output)) = self.mergeable() {
             let extent = outer.extent.clone() * inner.extent.clone();
-            let drop_outer = |s: &Sym| (*s == outer.var).then(|| Dim::from(0));
-            self.value = self.value.subst(&drop_outer);
-            self.epilogue = self.epilogue.as_ref().map(|e| e.subst(&drop_outer));
-            self.at = self.at.subst(&drop_outer);
+            self.subst(&|s| (*s == outer.var).then(|| Dim::from(0)));
             let axes = match (&mut self.reduction, of_output) {
                 (Some((_, over)), false) => over,
                 _ => &mut self.axes,
@@ -172,13 +248,7 @@ impl Nest {
         {
             drop(over);
         }
-        let zero = |s: &Sym| dropped.contains(s).then(|| Dim::from(0));
-        self.value = self.value.subst(&zero);
-        self.epilogue = self.epilogue.as_ref().map(|e| e.subst(&zero));
-        self.at = self.at.subst(&zero);
-        for a in self.reduction.iter_mut().flat_map(|(_, over)| over) {
-            a.extent = a.extent.subst(&zero);
-        }
+        self.subst(&|s| dropped.contains(s).then(|| Dim::from(0)));
     }
 
     /// Two adjacent axes that can be one: outer, inner, and whether they are output axes.
@@ -211,19 +281,8 @@ impl Nest {
     }
 }
 
-/// A buffer passed by the caller.
-fn param(name: &str, ty: &Type) -> Buffer {
-    Buffer { name: Sym::new(name), dtype: ty.dtype, len: ty.numel(), scope: Scope::Global }
-}
-
-/// The row-major address over axes.
-fn row_major(axes: &[Axis]) -> Dim {
-    let strides = strides(axes.iter().map(|a| &a.extent));
-    axes.iter().zip(strides).fold(0.into(), |at, (a, stride)| at + a.dim() * stride)
-}
-
 /// Row-major strides of extents.
-fn strides<'a>(extents: impl DoubleEndedIterator<Item = &'a Dim>) -> Vec<Dim> {
+pub(super) fn strides<'a>(extents: impl DoubleEndedIterator<Item = &'a Dim>) -> Vec<Dim> {
     let mut out: Vec<Dim> = Vec::new();
     let mut stride = Dim::from(1);
     for e in extents.rev() {
@@ -234,25 +293,27 @@ fn strides<'a>(extents: impl DoubleEndedIterator<Item = &'a Dim>) -> Vec<Dim> {
     out
 }
 
-fn flatten(e: &Expr, inputs: &[Type]) -> Result<Flat> {
+/// An expression with linear addresses; loads of stage `main` are those of the accumulator.
+fn flatten(e: &Expr, main: usize, arrays: &Arrays) -> Result<Flat> {
     Ok(match e {
         Expr::Const(t, s) => Flat::Const(*t, *s),
         Expr::Index(d) => Flat::Index(d.clone()),
-        Expr::Load(Source::Stage(_), _) => Flat::Acc,
-        Expr::Load(Source::Input(k), at) => {
-            let (mut address, mut terms) = (Dim::from(0), Vec::new());
-            for (stride, i) in strides(inputs[*k].dims.iter()).into_iter().zip(at) {
+        Expr::Load(Source::Stage(k), _) if *k == main => Flat::Acc,
+        Expr::Load(source, at) => {
+            let place = arrays.place(*source)?;
+            let (mut address, mut terms) = (place.offset.clone(), Vec::new());
+            for (stride, i) in place.strides.iter().zip(at) {
                 match i {
-                    Expr::Index(d) => address = address + d.clone() * stride,
-                    _ => terms.push((stride, flatten(i, inputs)?)),
+                    Expr::Index(d) => address = address + d.clone() * stride.clone(),
+                    _ => terms.push((stride.clone(), flatten(i, main, arrays)?)),
                 }
             }
-            Flat::Load { input: *k, address, terms }
+            Flat::Load { input: place.buffer, address, terms }
         }
         Expr::Call(f, args) => {
-            Flat::Call(*f, args.iter().map(|a| flatten(a, inputs)).collect::<Result<_>>()?)
+            Flat::Call(*f, args.iter().map(|a| flatten(a, main, arrays)).collect::<Result<_>>()?)
         }
-        Expr::Cast(t, e) => Flat::Cast(*t, flatten(e, inputs)?.into()),
+        Expr::Cast(t, e) => Flat::Cast(*t, flatten(e, main, arrays)?.into()),
     })
 }
 

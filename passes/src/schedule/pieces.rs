@@ -1,12 +1,23 @@
 //! Cutting a compute into kernels, and what the bits of its reductions depend on.
 
-use super::nest::Nest;
-use super::{choose, reduce};
+use super::nest::{Arrays, Nest};
+use super::phase::{Phase, map_sources, phases};
+use super::{choose, kernel, prepare, reduce};
 use aic_ir::compute::{Compute, Expr, Source, Stage};
 use aic_ir::dim::Dim;
 use aic_ir::error::Result;
 use aic_ir::schedule::{Class, Schedule};
 use aic_ir::target::Target;
+use aic_ir::verify;
+
+/// A compute and the kernels that it is cut into.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Cut {
+    /// The same compute, possibly in other stages.
+    pub compute: Compute,
+    /// Its kernels in order of execution.
+    pub pieces: Vec<Piece>,
+}
 
 /// A part of a compute that is one kernel.
 #[derive(Clone, Debug, PartialEq)]
@@ -15,22 +26,39 @@ pub struct Piece {
     pub compute: Compute,
     /// What the part's inputs are in the whole.
     pub sources: Vec<Source>,
-    /// The stages of the whole that the part holds, in order.
+    /// The stages of the whole that the part evaluates, in order.
     pub members: Vec<usize>,
-    /// The stage of the whole that it gives.
-    pub result: usize,
+    /// The stages of the whole that are the part's outputs.
+    pub results: Vec<usize>,
 }
 
-/// The kernels that a compute is cut into on a target, in order of execution.
-pub fn pieces(c: &Compute, _target: &Target) -> Vec<Piece> {
-    let mut pieces = Vec::new();
-    let mut k = 0;
-    while k < c.stages.len() {
-        let epilogue = k + 1 < c.stages.len() && is_epilogue(c, k);
-        pieces.push(piece(c, k, if epilogue { Some(k + 1) } else { None }));
-        k += if epilogue { 2 } else { 1 };
+/// The kernels that a compute is cut into on a target.
+pub fn pieces(c: &Compute, target: &Target) -> Vec<Piece> {
+    cut(c, target).pieces
+}
+
+/// Cuts a compute into kernels: one if there is one for the whole, else one for as many phases as possible, then for
+/// as many of the others.
+pub fn cut(c: &Compute, target: &Target) -> Cut {
+    let (c, _) = prepare::contractions(c, target);
+    let phases = phases(&c);
+    let (mut pieces, mut from) = (Vec::new(), 0);
+    while from < phases.len() {
+        let several = (from + 2..=phases.len()).rev().find_map(|to| {
+            let part = piece(&c, &phases[from..to]);
+            let compute = prepare::share(&part.compute);
+            is_one_kernel(&compute, target).then_some((to, Piece { compute, ..part }))
+        });
+        let (to, part) = several.unwrap_or_else(|| (from + 1, piece(&c, &phases[from..=from])));
+        pieces.push(part);
+        from = to;
     }
-    pieces
+    Cut { compute: c, pieces }
+}
+
+/// Whether a compute of several phases is one kernel, whatever its symbols are.
+fn is_one_kernel(c: &Compute, target: &Target) -> bool {
+    kernel("", c, target).is_ok_and(|(_, k)| verify::kernel(&k).is_empty())
 }
 
 /// How the terms of a reduction are associated: two reductions of the same terms whose signatures are equal give the
@@ -53,18 +81,18 @@ pub enum Signature {
 /// The signature of stage `k` of a compute in the kernel that it becomes part of; `None` where that is no reduction.
 ///
 /// # Errors
-/// If there is no such kernel.
+/// If the compute is invalid.
 pub fn signature(c: &Compute, k: usize, target: &Target) -> Result<Option<Signature>> {
-    let parts = pieces(c, target);
-    let Some(part) = parts.iter().find(|p| p.members.contains(&k)) else { return Ok(None) };
-    if c.stages[k].reduction.is_none() {
+    let (c, positions) = prepare::contractions(c, target);
+    let Some(k) = positions.get(k) else { return Ok(None) };
+    let Some(phase) = phases(&c).into_iter().find(|p| p.main == *k && p.reduction.is_some()) else {
         return Ok(None);
-    }
-    let nest = Nest::new(&part.compute)?;
+    };
+    let nest = Nest::of(&phase, &Arrays::whole(&c), &|_| None)?;
     Ok(Some(signature_of(&nest, &choose(&nest, target))))
 }
 
-fn signature_of(nest: &Nest, s: &Schedule) -> Signature {
+pub(super) fn signature_of(nest: &Nest, s: &Schedule) -> Signature {
     match (s.class, nest.over().last()) {
         (Class::ReduceInner, Some(along)) => Signature::Lanewise {
             lanes: s.lanes,
@@ -75,66 +103,53 @@ fn signature_of(nest: &Nest, s: &Schedule) -> Signature {
     }
 }
 
-/// Whether stage `k + 1` maps the reduction of stage `k` element by element, and nothing else reads that.
-fn is_epilogue(c: &Compute, k: usize) -> bool {
-    let (s, e) = (&c.stages[k], &c.stages[k + 1]);
-    if s.reduction.is_none() || e.reduction.is_some() || c.outputs.contains(&k) {
-        return false;
-    }
-    let same_extents =
-        s.axes.len() == e.axes.len() && s.axes.iter().zip(&e.axes).all(|(a, b)| a.extent == b.extent);
-    let here: Vec<Expr> = e.indices().into_iter().map(Expr::Index).collect();
-    let mut reads_in_place = true;
-    e.value.visit(&mut |x| {
-        if let Expr::Load(Source::Stage(j), at) = x {
-            reads_in_place &= *j != k || *at == here;
-        }
-    });
-    let mut read_later = false;
-    for later in &c.stages[k + 2..] {
-        later.value.visit(&mut |x| read_later |= matches!(x, Expr::Load(Source::Stage(j), _) if *j == k));
-    }
-    same_extents && reads_in_place && !read_later
-}
-
-fn piece(c: &Compute, main: usize, epilogue: Option<usize>) -> Piece {
+/// The piece of these phases.
+fn piece(c: &Compute, phases: &[Phase]) -> Piece {
+    let mut members: Vec<usize> = phases.iter().flat_map(Phase::members).collect();
+    members.sort_unstable();
     let mut sources: Vec<Source> = Vec::new();
-    let members: Vec<usize> = std::iter::once(main).chain(epilogue).collect();
     for &m in &members {
-        c.stages[m].value.visit(&mut |x| {
-            if let Expr::Load(s, _) = x
-                && *s != Source::Stage(main)
-                && !sources.contains(s)
-            {
-                sources.push(*s);
+        visit_loads(&c.stages[m], &mut |s| {
+            if !matches!(s, Source::Stage(k) if members.contains(&k)) && !sources.contains(&s) {
+                sources.push(s);
             }
         });
     }
-    let inputs = sources
-        .iter()
-        .map(|s| match s {
-            Source::Input(k) => c.inputs[*k].clone(),
-            Source::Stage(k) => c.stages[*k].ty(),
-        })
-        .collect();
-    let rename = |s: Source| match sources.iter().position(|t| *t == s) {
-        Some(at) => Source::Input(at),
-        None => Source::Stage(0),
+    let is_read = |stage: usize| {
+        let outside = (0..c.stages.len()).filter(|k| !members.contains(k));
+        let mut read = false;
+        outside.for_each(|k| visit_loads(&c.stages[k], &mut |s| read |= s == Source::Stage(stage)));
+        read
     };
-    let stages: Vec<Stage> = members
-        .iter()
-        .map(|&m| Stage { value: map_sources(&c.stages[m].value, &rename), ..c.stages[m].clone() })
-        .collect();
-    let outputs = vec![stages.len() - 1];
-    Piece { compute: Compute { inputs, stages, outputs }, sources, members, result: epilogue.unwrap_or(main) }
+    let mut results: Vec<usize> =
+        members.iter().copied().filter(|m| c.outputs.contains(m) || is_read(*m)).collect();
+    if results.is_empty() {
+        results.extend(members.last());
+    }
+    let ty = |s: &Source| match s {
+        Source::Input(k) => c.inputs[*k].clone(),
+        Source::Stage(k) => c.stages[*k].ty(),
+    };
+    let inside = |stage: usize| members.iter().position(|m| *m == stage);
+    let rename = |s: Source| match s {
+        Source::Stage(k) if members.contains(&k) => inside(k).map_or(s, Source::Stage),
+        _ => sources.iter().position(|t| *t == s).map_or(s, Source::Input),
+    };
+    let renamed =
+        |&m: &usize| Stage { value: map_sources(&c.stages[m].value, &rename), ..c.stages[m].clone() };
+    let compute = Compute {
+        inputs: sources.iter().map(ty).collect(),
+        stages: members.iter().map(renamed).collect(),
+        outputs: results.iter().filter_map(|r| inside(*r)).collect(),
+    };
+    Piece { compute, sources, members, results }
 }
 
-fn map_sources(e: &Expr, f: &dyn Fn(Source) -> Source) -> Expr {
-    let all = |es: &[Expr]| es.iter().map(|e| map_sources(e, f)).collect();
-    match e {
-        Expr::Const(..) | Expr::Index(_) => e.clone(),
-        Expr::Load(s, at) => Expr::Load(f(*s), all(at)),
-        Expr::Call(g, args) => Expr::Call(*g, all(args)),
-        Expr::Cast(t, e) => Expr::Cast(*t, map_sources(e, f).into()),
-    }
+/// Calls `f` on the source of every load of a stage.
+fn visit_loads(s: &Stage, f: &mut dyn FnMut(Source)) {
+    s.value.visit(&mut |e| {
+        if let Expr::Load(source, _) = e {
+            f(*source);
+        }
+    });
 }

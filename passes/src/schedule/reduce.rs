@@ -52,6 +52,17 @@ pub(super) fn finish(e: &mut Emitter, nest: &Nest, acc: Value, mask: Option<&Val
     out
 }
 
+/// Stores the summand where the nest wants it kept too.
+fn keep(e: &mut Emitter, nest: &Nest, value: Value, mask: Option<&Value>) -> (Value, Vec<Stmt>) {
+    let Some((buffer, at)) = &nest.kept else { return (value, Vec::new()) };
+    let value = e.bind(value);
+    let (index, lanes) = (e.index(at).widen(e.lanes), e.lanes);
+    let mut out = e.take_lets();
+    let (value, mask) = (value.clone(), mask.map(|m| m.clone().widen(lanes)));
+    out.push(Stmt::Store { buffer: buffer.name.clone(), index, value: value.clone().widen(lanes), mask });
+    (value, out)
+}
+
 /// Vectors that [`inner`] accumulates independently along an axis.
 pub(super) fn copies(along: &Axis, s: &Schedule) -> i64 {
     match along.extent.floor_div(&i64::from(s.lanes).into()).as_const() {
@@ -82,17 +93,15 @@ pub fn inner(nest: &Nest, s: &Schedule, frame: &mut Frame) -> Vec<Stmt> {
         let mut axes = axes.clone();
         axes.insert(along.var.clone(), base + Dim::sym(&lane()));
         let mut e = Emitter::new(nest, axes, s.lanes, frame);
-        let mask = masked.then(|| {
-            let below = e.below(&along.dim(), &along.extent);
-            e.bind(Value::new(below, DType::Bool, s.lanes))
-        });
-        let mut value = e.expr(&nest.value, mask.as_ref());
+        let mask = masked.then(|| e.tail(&along.dim(), &along.extent));
+        let value = e.expr(&nest.value, mask.as_ref());
+        let (mut value, mut out) = keep(&mut e, nest, value, mask.as_ref());
         if let Some(mask) = mask {
             value = e.call(ScalarFn::Select, vec![mask, value, Value::new(identity.clone(), nest.acc, 1)]);
         }
         let old = read(&acc, copy.clone() * lanes.into(), s.lanes, nest.acc);
         let new = e.call(combine, vec![old, value]);
-        let mut out = e.take_lets();
+        out.extend(e.take_lets());
         out.push(Stmt::store(&acc, lanes_at(copy * lanes.into(), s.lanes), new.widen(s.lanes)));
         out
     };
@@ -156,10 +165,7 @@ pub fn outer(nest: &Nest, s: &Schedule, frame: &mut Frame) -> Vec<Stmt> {
     axes.extend(as_loops(over));
     let mut e = Emitter::new(nest, axes, s.lanes, frame);
     let mut out = Vec::new();
-    let mask = limit.map(|a| {
-        let below = e.below(&a.dim(), &a.extent);
-        e.bind(Value::new(below, DType::Bool, s.lanes))
-    });
+    let mask = limit.map(|a| e.tail(&a.dim(), &a.extent));
     out.extend(e.take_lets());
     let bounds: Vec<Axis> = over
         .iter()
@@ -175,8 +181,9 @@ pub fn outer(nest: &Nest, s: &Schedule, frame: &mut Frame) -> Vec<Stmt> {
                 Stmt::store(&acc, lanes_at(0.into(), s.lanes), identity.widen(s.lanes)),
             ];
             let value = e.expr(&nest.value, mask.as_ref());
+            let (value, mut step) = keep(&mut e, nest, value, mask.as_ref());
             let new = e.call(combine, vec![read(&acc, 0.into(), s.lanes, nest.acc), value]);
-            let mut step = e.take_lets();
+            step.extend(e.take_lets());
             step.push(Stmt::store(&acc, lanes_at(0.into(), s.lanes), new.widen(s.lanes)));
             (start, step, read(&acc, 0.into(), s.lanes, nest.acc))
         }

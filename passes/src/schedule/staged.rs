@@ -1,0 +1,425 @@
+//! Several phases in one kernel: loops over axes that they have in common, threads over the iterations, and in an
+//! iteration one phase after the other, each by the code of its own class. What lies between phases stays in a small
+//! buffer on the stack if its size is known, so that it is still in the nearest cache when it is read.
+//!
+//! With contractions among the phases the last of the common axes is taken in blocks of rows, for the sake of their
+//! register tiles: every element of the other factor that is loaded serves all rows of a block. Phases that don't have
+//! the last axis (the transposed keys of an attention) are evaluated before the loop over its blocks, which is serial.
+
+use super::group::{Common, Group};
+use super::nest::{Arrays, Nest, Place, strides};
+use super::phase::Phase;
+use super::pieces::signature_of;
+use super::{Frame, body};
+use aic_ir::compute::{Axis, Expr, Source};
+use aic_ir::dim::{Dim, Range, Sym};
+use aic_ir::error::Result;
+use aic_ir::kernel::{Buffer, Kernel, LoopKind, Param, Scope, Stmt};
+use aic_ir::schedule::{Class, Schedule};
+use aic_ir::target::Target;
+use std::collections::BTreeSet;
+
+/// Bytes that the arrays between phases may take on a thread's stack.
+const STACK_BYTES: i64 = 512 << 10;
+/// Bytes of a block of rows.
+const BLOCK_BYTES: i64 = 128 << 10;
+/// The most rows in a block, and the fewest that it is worth having several blocks for.
+const BLOCK_ROWS: (i64, i64) = (32, 8);
+/// Iterations of the parallel loop that are enough for all threads.
+const ITERATIONS: i64 = 4;
+
+/// A schedule of all phases in one kernel, if there is one in which each is evaluated as well as alone.
+pub(super) fn choose(g: &Group, target: &Target) -> Option<Schedule> {
+    let distinct = g.outputs.iter().enumerate().all(|(k, o)| !g.outputs[..k].contains(o));
+    if !distinct {
+        return None;
+    }
+    let alone: Vec<(Nest, Schedule)> = (0..g.phases.len())
+        .map(|k| {
+            let nest = Nest::of(&g.phases[k], &g.arrays, &|_| None).ok()?;
+            let s = super::choose(&nest, target);
+            Some((nest, s))
+        })
+        .collect::<Option<_>>()?;
+    (1..=g.common.len()).rev().find_map(|n| candidate(g, n, &alone, target))
+}
+
+/// The schedule with loops over `n` common axes.
+fn candidate(g: &Group, n: usize, alone: &[(Nest, Schedule)], target: &Target) -> Option<Schedule> {
+    let (last, before) = g.common[..n].split_last()?;
+    if !before.iter().all(Common::is_total) || !may_hoist(g, last) {
+        return None;
+    }
+    let has_tiles = alone.iter().any(|(_, s)| s.class == Class::Contract && s.mr > 1);
+    let outer: Dim = before.iter().map(|c| &c.extent).product();
+    let mut rows = match (has_tiles, last.extent.as_const()) {
+        (false, _) => 1,
+        (true, None) => BLOCK_ROWS.0,
+        (true, Some(n)) => block_rows(n, outer.as_const().unwrap_or(ITERATIONS)),
+    };
+    loop {
+        let loops = Loops::new(g, n, rows);
+        if rows > BLOCK_ROWS.1 && loops.stack_bytes(true) > BLOCK_BYTES {
+            rows /= 2;
+            continue;
+        }
+        let fits = loops.stack_bytes(false) <= STACK_BYTES && loops.is_parallel(alone);
+        let stages = fits.then(|| loops.stages(alone, target))??;
+        let (mr, nr) = (u32::try_from(rows).ok()?, u32::try_from(n).ok()?);
+        return Some(Schedule { mr, nr, stages, ..Schedule::new(Class::Staged, 1) });
+    }
+}
+
+/// Whether the phases without an axis can come before all those with it.
+fn may_hoist(g: &Group, axis: &Common) -> bool {
+    let mut independent = true;
+    for (p, _) in g.phases.iter().zip(&axis.vars).filter(|(_, v)| v.is_none()) {
+        p.visit_stages(&mut |stage, _| {
+            independent &= g.writer(stage).is_none_or(|w| axis.vars[w].is_none());
+        });
+    }
+    independent && axis.vars.iter().any(Option::is_some)
+}
+
+/// Rows of a block of an axis of `n`, of which there are `outer`.
+fn block_rows(n: i64, outer: i64) -> i64 {
+    let (most, fewest) = BLOCK_ROWS;
+    let enough = |rows: i64| outer.saturating_mul(n / rows) >= ITERATIONS;
+    if n <= most && (outer >= ITERATIONS || n < 2 * fewest) {
+        return n.max(1);
+    }
+    let divisors = (fewest..=most).rev().filter(|r| n % r == 0);
+    let evenly = divisors.clone().find(|r| enough(*r)).or_else(|| divisors.clone().last());
+    evenly.unwrap_or(if enough(24) { 24 } else { fewest })
+}
+
+/// The loops of a staged kernel.
+struct Loops<'a> {
+    group: &'a Group,
+    /// The axes of the parallel loop.
+    outer: &'a [Common],
+    /// The axis of which `rows` are taken at a time.
+    row: Option<&'a Common>,
+    rows: i64,
+}
+
+/// Where the array of a stage lies.
+enum Storage {
+    Output,
+    /// On the stack: which dimensions are those of the row axis, and extents, 1 along outer axes.
+    Stack(Vec<bool>, Vec<Dim>),
+    Workspace,
+}
+
+impl<'a> Loops<'a> {
+    /// Loops over the first `n` common axes, the last of them in blocks of `rows`.
+    fn new(group: &'a Group, n: usize, rows: i64) -> Loops<'a> {
+        let common = &group.common[..n];
+        match common.split_last() {
+            Some((last, outer)) if rows > 1 || !last.is_total() => {
+                Loops { group, outer, row: Some(last), rows }
+            }
+            _ => Loops { group, outer: common, row: None, rows: 1 },
+        }
+    }
+
+    /// Whether the loop over blocks of rows is within the parallel loop.
+    fn rows_inside(&self) -> bool {
+        self.row.is_some_and(|r| !r.is_total() || r.extent.as_const().is_none())
+    }
+
+    /// The stages whose arrays the kernel stores.
+    fn stored(&self) -> impl Iterator<Item = usize> + '_ {
+        let kept = |p: &'a Phase| p.kept.iter().map(|(k, _)| *k);
+        self.group.phases.iter().flat_map(move |p| kept(p).chain([p.result]))
+    }
+
+    fn storage(&self, stage: usize) -> Storage {
+        if self.group.outputs.contains(&stage) {
+            return Storage::Output;
+        }
+        let Some(w) = self.group.writer(stage) else { return Storage::Workspace };
+        let p = &self.group.phases[w];
+        let at = match &p.kept {
+            Some((kept, at)) if *kept == stage => at,
+            _ => &p.at,
+        };
+        let is = |c: &Common, d: &Dim| c.vars[w].is_some() && c.vars[w].as_ref() == d.as_sym();
+        let is_row: Vec<bool> = at.iter().map(|d| self.row.is_some_and(|r| is(r, d))).collect();
+        let extents: Vec<Dim> = at
+            .iter()
+            .zip(&self.group.stages[stage].dims)
+            .zip(&is_row)
+            .map(|((d, extent), is_row)| match is_row {
+                true => self.rows.into(),
+                false if self.outer.iter().any(|c| is(c, d)) => 1.into(),
+                false => extent.clone(),
+            })
+            .collect();
+        match extents.iter().all(|e| e.as_const().is_some()) {
+            true => Storage::Stack(is_row, extents),
+            false => Storage::Workspace,
+        }
+    }
+
+    /// An array on the stack that a stage's array may take the place of: one of the same layout that is read for the last
+    /// time where the stage is evaluated, and there element by element.
+    fn overwritten(&self, stage: usize) -> Option<usize> {
+        let g = self.group;
+        let w = g.writer(stage)?;
+        let p = &g.phases[w];
+        let at = match &p.kept {
+            Some((kept, at)) if *kept == stage => at,
+            _ if p.reduction.is_none() => &p.at,
+            _ => return None,
+        };
+        let Storage::Stack(_, extents) = self.storage(stage) else { return None };
+        let fits = |old: usize| {
+            let mut in_place = g.stages[old].dtype == g.stages[stage].dtype && g.writer(old) < Some(w);
+            p.visit_stages(&mut |k, index| {
+                let here = index.len() == at.len()
+                    && index.iter().zip(at).all(|(e, d)| matches!(e, Expr::Index(i) if i == d));
+                in_place &= k != old || here;
+            });
+            let mut read_later = false;
+            g.phases[w + 1..].iter().for_each(|q| q.visit_stages(&mut |k, _| read_later |= k == old));
+            let same = matches!(self.storage(old), Storage::Stack(_, e) if e == extents);
+            in_place && !read_later && same
+        };
+        let mut read = Vec::new();
+        p.visit_stages(&mut |k, _| read.push(k));
+        read.into_iter().find(|k| fits(*k))
+    }
+
+    /// Bytes of the arrays on the stack: of all, or of those with rows.
+    fn stack_bytes(&self, of_rows: bool) -> i64 {
+        let bytes = |stage: usize| match self.storage(stage) {
+            Storage::Stack(is_row, extents)
+                if (!of_rows || is_row.contains(&true)) && self.overwritten(stage).is_none() =>
+            {
+                let n: Dim = extents.iter().product();
+                n.as_const().unwrap_or(i64::MAX).saturating_mul(self.group.stages[stage].dtype.size() as i64)
+            }
+            _ => 0,
+        };
+        self.stored().map(bytes).fold(0, i64::saturating_add)
+    }
+
+    /// Whether there are iterations for all threads, or phases alone have no more of them.
+    fn is_parallel(&self, alone: &[(Nest, Schedule)]) -> bool {
+        let most = alone.iter().map(|(nest, _)| {
+            let outputs: Dim = nest.axes.iter().map(|a| &a.extent).product();
+            outputs.as_const().unwrap_or(i64::MAX)
+        });
+        let needed = most.max().unwrap_or(1).min(ITERATIONS);
+        let iterations: Dim = self.extents().iter().product();
+        iterations.as_const().is_none_or(|n| n >= needed)
+    }
+
+    /// The schedules of the phases; `None` where one of them is worse than alone, or would give other bits.
+    fn stages(&self, alone: &[(Nest, Schedule)], target: &Target) -> Option<Vec<Schedule>> {
+        let index = Frame::kernel().index(&self.extents());
+        (0..alone.len())
+            .map(|k| {
+                let nest = self.nest(k, &index, &0.into(), self.rows).ok()?;
+                let s = super::choose(&nest, target);
+                let (whole, before) = &alone[k];
+                let same = s.class == before.class
+                    && signature_of(&nest, &s) == signature_of(whole, before)
+                    && (s.lanes, s.nr) == (before.lanes, before.nr)
+                    && (s.class != Class::Contract || s.mr > 1 || before.mr == 1);
+                (same || self.is_small(k)).then_some(s)
+            })
+            .collect()
+    }
+
+    /// Whether phase `k` is a map of one element per iteration, in a kernel of phases that do more.
+    fn is_small(&self, k: usize) -> bool {
+        let is_total = |(j, p): (usize, &Phase)| {
+            let named = |c: &Common, a: &Axis| c.is_total() && c.vars[j].as_ref() == Some(&a.var);
+            p.axes.iter().all(|a| self.group.common.iter().any(|c| named(c, a)))
+        };
+        let is_map = |p: &Phase| p.reduction.is_none();
+        let mut phases = self.group.phases.iter().enumerate();
+        is_map(&self.group.phases[k])
+            && is_total((k, &self.group.phases[k]))
+            && phases.any(|(j, p)| !is_map(p) || !is_total((j, p)))
+    }
+
+    /// Whole blocks of rows.
+    fn blocks(&self, row: &Common) -> Dim {
+        row.extent.floor_div(&self.rows.into())
+    }
+
+    /// The extents of the parallel loop.
+    fn extents(&self) -> Vec<Dim> {
+        let outer = self.outer.iter().map(|c| c.extent.clone());
+        let blocks = self.row.filter(|_| !self.rows_inside()).map(|r| self.blocks(r).maximum(&1.into()));
+        outer.chain(blocks).collect()
+    }
+
+    /// The arrays, where `row` is the first of the rows at hand.
+    fn arrays(&self, row: &Dim) -> Arrays {
+        let mut arrays = Arrays::default();
+        for (k, ty) in self.group.inputs.iter().enumerate() {
+            arrays.push(Source::Input(k), &format!("x{k}"), ty);
+        }
+        for (k, stage) in self.group.outputs.iter().enumerate() {
+            let name = if self.group.outputs.len() == 1 { "y".into() } else { format!("y{k}") };
+            arrays.push(Source::Stage(*stage), &name, &self.group.stages[*stage]);
+        }
+        for stage in self.stored() {
+            let ty = &self.group.stages[stage];
+            match self.storage(stage) {
+                Storage::Output => {}
+                Storage::Workspace => {
+                    arrays.push(Source::Stage(stage), &format!("work{stage}"), ty);
+                    if let Some(b) = arrays.buffers.last_mut() {
+                        b.scope = Scope::Workspace;
+                    }
+                }
+                Storage::Stack(is_row, extents) => {
+                    if let Some(place) =
+                        self.overwritten(stage).and_then(|s| arrays.places.get(&Source::Stage(s)))
+                    {
+                        let place = place.clone();
+                        arrays.places.insert(Source::Stage(stage), place);
+                        continue;
+                    }
+                    let mut steps = strides(extents.iter());
+                    let offset = is_row.iter().zip(&steps).filter(|(is_row, _)| **is_row);
+                    let offset = offset.fold(Dim::from(0), |sum, (_, step)| sum - step.clone() * row.clone());
+                    let len = extents.iter().product();
+                    for ((step, extent), whole) in steps.iter_mut().zip(&extents).zip(&ty.dims) {
+                        if extent.is(1) && !whole.is(1) {
+                            *step = 0.into();
+                        }
+                    }
+                    let place = Place { buffer: arrays.buffers.len(), strides: steps, offset };
+                    let name = Sym::new(&format!("scratch{stage}"));
+                    arrays.buffers.push(Buffer { name, dtype: ty.dtype, len, scope: Scope::Stack });
+                    arrays.places.insert(Source::Stage(stage), place);
+                }
+            }
+        }
+        arrays
+    }
+
+    /// The nest of phase `k` at an index of the parallel loop and, if it has the row axis, `count` rows from `row` on.
+    fn nest(&self, k: usize, index: &[Dim], row: &Dim, count: i64) -> Result<Nest> {
+        let phase = match self.row.and_then(|r| r.vars[k].as_ref()) {
+            Some(var) => rows_of(&self.group.phases[k], var, row, count),
+            None => self.group.phases[k].clone(),
+        };
+        let outer = |s: &Sym| {
+            let at = self.outer.iter().position(|c| c.vars[k].as_ref() == Some(s))?;
+            Some(index[at].clone())
+        };
+        Nest::of(&phase, &self.arrays(row), &outer)
+    }
+}
+
+/// A phase for the rows `first .. first + count` of an axis.
+fn rows_of(p: &Phase, var: &Sym, first: &Dim, count: i64) -> Phase {
+    let shift = |s: &Sym| (s == var).then(|| first.clone() + Dim::sym(s));
+    let mut p = p.clone();
+    p.axes.iter_mut().filter(|a| a.var == *var).for_each(|a| a.extent = count.into());
+    p.value = p.value.subst(&shift);
+    p.epilogue = p.epilogue.map(|e: Expr| e.subst(&shift));
+    p.at.iter_mut().for_each(|d| *d = d.subst(&shift));
+    if let Some((_, at)) = &mut p.kept {
+        at.iter_mut().for_each(|d| *d = d.subst(&shift));
+    }
+    p
+}
+
+/// Makes the statements of a staged kernel.
+struct Maker<'a> {
+    loops: &'a Loops<'a>,
+    stages: &'a [Schedule],
+    index: Vec<Dim>,
+    symbols: BTreeSet<Sym>,
+    counter: usize,
+    copies: usize,
+}
+
+/// The kernel of a group by a schedule that [`choose`] has given for it.
+pub(super) fn apply(name: &str, g: &Group, s: &Schedule) -> Result<Kernel> {
+    let loops = Loops::new(g, s.nr as usize, i64::from(s.mr));
+    let extents = loops.extents();
+    let index = Frame::kernel().index(&extents);
+    let symbols = extents.iter().flat_map(Dim::symbols).collect();
+    let mut maker = Maker { loops: &loops, stages: &s.stages, index, symbols, counter: 0, copies: 0 };
+    let buffers = loops.arrays(&0.into()).buffers;
+    let (local, passed): (Vec<Buffer>, Vec<Buffer>) =
+        buffers.into_iter().partition(|b| b.scope == Scope::Stack);
+    let mut statements: Vec<Stmt> = local.into_iter().map(Stmt::Alloc).collect();
+    statements.extend(maker.iteration()?);
+    let symbols = maker.symbols;
+    let param = |(k, buffer): (usize, Buffer)| Param { buffer, writable: k >= g.inputs.len() };
+    let params: Vec<Param> = passed.into_iter().enumerate().map(param).collect();
+    let body = Frame::kernel().outermost(&extents, statements);
+    let is_free = |s: &Sym| !["p", "p_block", "p_rest"].contains(&s.name());
+    let symbols = symbols.into_iter().filter(is_free).map(|s| (s, Range::DIM)).collect();
+    Ok(Kernel { name: name.into(), params, symbols, body })
+}
+
+impl Maker<'_> {
+    /// What one iteration of the parallel loop does.
+    fn iteration(&mut self) -> Result<Vec<Stmt>> {
+        let Some(row) = self.loops.row else { return self.phases(&|_| true, &0.into(), 1) };
+        let has_row = |k: usize| row.vars[k].is_some();
+        let (size, blocks) = (self.loops.rows, self.loops.blocks(row));
+        let rest = row.extent.clone() - blocks.clone() * size.into();
+        let mut out = Vec::new();
+        if self.loops.rows_inside() {
+            out.extend(self.phases(&|k| !has_row(k), &0.into(), 1)?);
+            let block = Sym::new("p_block");
+            let body = self.phases(&has_row, &(Dim::sym(&block) * size.into()), size)?;
+            out.extend(serial(&block, &blocks, body));
+            let first = blocks * size.into();
+            match rest.as_const() {
+                Some(0) => {}
+                Some(rest) => out.extend(self.phases(&has_row, &first, rest)?),
+                None => {
+                    let at = Sym::new("p_rest");
+                    let body = self.phases(&has_row, &(first + Dim::sym(&at)), 1)?;
+                    out.push(Stmt::serial(&at, rest, body));
+                }
+            }
+            return Ok(out);
+        }
+        let at = self.index.last().cloned().unwrap_or_default();
+        if !blocks.is(0) {
+            out.extend(self.phases(&has_row, &(at.clone() * size.into()), size)?);
+        }
+        if let Some(rest @ 1..) = rest.as_const() {
+            // In the last iteration only.
+            let once = (at + 1.into()).floor_div(&blocks.maximum(&1.into()));
+            let body = self.phases(&has_row, &(blocks * size.into()), rest)?;
+            out.extend(serial(&Sym::new("p_rest"), &once, body));
+        }
+        Ok(out)
+    }
+
+    /// The phases that are asked for, one after the other.
+    fn phases(&mut self, wanted: &dyn Fn(usize) -> bool, row: &Dim, count: i64) -> Result<Vec<Stmt>> {
+        let mut out = Vec::new();
+        for k in (0..self.stages.len()).filter(|k| wanted(*k)) {
+            let nest = self.loops.nest(k, &self.index, row, count)?;
+            let mut frame = Frame { stage: Some(self.copies), counter: self.counter };
+            out.extend(body(&nest, &self.stages[k], &mut frame));
+            self.symbols.extend(nest.symbols());
+            (self.counter, self.copies) = (frame.counter, self.copies + 1);
+        }
+        Ok(out)
+    }
+}
+
+/// A serial loop, unless it is known to have but one iteration; its variable is then 0 in the body.
+fn serial(var: &Sym, count: &Dim, body: Vec<Stmt>) -> Vec<Stmt> {
+    match count.as_const() {
+        Some(0) => Vec::new(),
+        _ => vec![Stmt::loop_of(var, count.clone(), LoopKind::Serial, body)],
+    }
+}
