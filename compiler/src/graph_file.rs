@@ -62,6 +62,17 @@ pub fn write(path: &Path, graph: &Graph) -> Result<()> {
     write_text(path, &graph.to_string())
 }
 
+/// The text of a graph with pseudo-random constants for those that are printed as hashes.
+pub fn seeded(graph: &Graph) -> String {
+    let mut hashes: Vec<String> = text::large_constants(graph).into_keys().collect();
+    hashes.sort();
+    let text = graph.to_string();
+    hashes
+        .iter()
+        .enumerate()
+        .fold(text, |text, (k, hash)| text.replace(&format!(" #{hash}"), &format!(" seed {k}")))
+}
+
 /// Writes a text to a file.
 ///
 /// # Errors

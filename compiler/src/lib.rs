@@ -11,3 +11,5 @@ pub mod package;
 pub mod plan;
 pub mod session;
 pub mod verify;
+
+pub mod bisect;

@@ -41,7 +41,7 @@ fn write(failure: &Failure, passes: &[&Pass], options: &Options, folder: &Path) 
         flags += &format!(" --rules {stem}.rules");
     }
     let head = head(failure, &flags);
-    let seeded = seeded(&failure.before);
+    let seeded = graph_file::seeded(&failure.before);
     let is_seen = text::parse_graph(&seeded).is_ok_and(|graph| fails(failure, graph, passes, options));
     match is_seen {
         true => graph_file::write_text(&path, &(head + &seeded))?,
@@ -76,17 +76,6 @@ fn flags(failure: &Failure, options: &Options) -> String {
     };
     let fuel = failure.fuel.map(|n| format!(" --fuel {n}")).unwrap_or_default();
     format!("{numerics}{fuel}")
-}
-
-/// The text of a graph with pseudo-random constants for those that are printed as hashes.
-fn seeded(graph: &Graph) -> String {
-    let mut hashes: Vec<String> = text::large_constants(graph).into_keys().collect();
-    hashes.sort();
-    let text = graph.to_string();
-    hashes
-        .iter()
-        .enumerate()
-        .fold(text, |text, (k, hash)| text.replace(&format!(" #{hash}"), &format!(" seed {k}")))
 }
 
 /// Whether the pass fails on this graph too.

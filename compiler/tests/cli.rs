@@ -105,7 +105,7 @@ fn picture(name: &str) -> Vec<f32> {
 fn help_teaches() {
     let here = folder();
     let help = stdout(here.path(), &["--help"]);
-    for command in ["run", "compile", "check", "info", "opt", "verify", "ops", "convert", "bench"] {
+    for command in ["run", "compile", "check", "info", "opt", "verify", "bisect", "ops", "convert", "bench"] {
         assert!(help.contains(&format!("\n  {command} ")), "{command}");
         let help = stdout(here.path(), &[command, "--help"]);
         assert!(help.contains(&format!("Examples:\n  aic {command}")), "{command}");

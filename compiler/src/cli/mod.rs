@@ -10,6 +10,7 @@ mod report;
 mod summary;
 
 mod bench;
+mod bisect;
 mod check;
 mod compile;
 mod convert;
@@ -51,6 +52,7 @@ enum Command {
     Info(info::Args),
     Opt(opt::Args),
     Verify(verify::Args),
+    Bisect(bisect::Args),
     Ops(ops::Args),
     Convert(convert::Args),
     Bench(bench::Args),
@@ -65,6 +67,7 @@ impl Command {
             Command::Info(args) => info::execute(&args),
             Command::Opt(args) => opt::execute(&args),
             Command::Verify(args) => verify::execute(&args),
+            Command::Bisect(args) => bisect::execute(&args),
             Command::Ops(args) => ops::execute(&args),
             Command::Convert(args) => convert::execute(&args),
             Command::Bench(args) => bench::execute(&args),

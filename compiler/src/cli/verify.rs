@@ -5,9 +5,11 @@ use super::print::{self, Progress};
 use aic::driver::Options;
 use aic::io;
 use aic::verify::nodes::{self, Judged};
-use aic::verify::{self, Case, Comparison, Compiler};
+use aic::verify::{self, Case, Comparison, Compiler, Run};
 use aic_ir::error::{Error, Result};
 use aic_ir::graph::Graph;
+use aic_ir::program::Program;
+use aic_passes::pipeline;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -62,9 +64,28 @@ pub struct CaseArgs {
     /// Threads to run on; 0 for one per core
     #[arg(long, value_name = "N", default_value_t = 0, value_parser = clap::value_parser!(u32).range(0..=1024))]
     pub threads: u32,
+    /// Run these passes, in this order, instead of those of a level
+    #[arg(long, value_name = "A,B,C", value_delimiter = ',', conflicts_with = "level")]
+    passes: Option<Vec<String>>,
 }
 
+/// How code is made of a program.
+type Load<'a> = &'a dyn Fn(&Program, &Options) -> Result<Run>;
+
 impl CaseArgs {
+    /// The compiler to look at.
+    ///
+    /// # Errors
+    /// A pass is unknown.
+    pub fn compiler<'a>(&self, options: &'a Options, load: Load<'a>) -> Result<Compiler<'a>> {
+        let mut compiler = Compiler::new(options, load)?;
+        if let Some(names) = &self.passes {
+            let names: Vec<&str> = names.iter().map(|n| n.trim()).filter(|n| !n.is_empty()).collect();
+            compiler.passes = pipeline::passes(&names)?;
+        }
+        Ok(compiler)
+    }
+
     /// The graph, and what it computes on the inputs.
     ///
     /// # Errors
@@ -104,7 +125,7 @@ pub fn execute(args: &Args) -> Result<()> {
     let options = args.optimise.options(args.cpu.options())?;
     let (graph, cases) = args.inputs.cases(&args.model, &options, args.per_node)?;
     let load = |p: &_, o: &_| verify::load_compiled(p, o, args.inputs.threads);
-    let compiler = Compiler::new(&options, &load)?;
+    let compiler = args.inputs.compiler(&options, &load)?;
     let results = {
         let _progress = Progress::start("compiling and running");
         verify::outputs(&graph, &compiler, &cases)?

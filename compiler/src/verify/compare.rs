@@ -45,6 +45,20 @@ pub struct Element {
 }
 
 impl Comparison {
+    /// Of something that could not be computed.
+    pub fn failed(name: &str, ty: Type, error: String) -> Comparison {
+        Comparison {
+            name: name.to_owned(),
+            ty,
+            max_abs: 0.0,
+            max_rel: 0.0,
+            ratio: f64::INFINITY,
+            worst: None,
+            n_wrong: 0,
+            error: Some(error),
+        }
+    }
+
     /// Whether rounding explains no difference.
     pub fn is_wrong(&self) -> bool {
         self.error.is_some() || self.ratio > 1.0
@@ -69,19 +83,20 @@ impl fmt::Display for Comparison {
 pub fn compare(name: &str, want: &Expected, got: &Tensor) -> Comparison {
     let ty = Type::of(want.value.dtype(), want.value.shape());
     let found = Type::of(got.dtype(), got.shape());
+    if ty != found {
+        let error = format!("expected {ty}, found {found}");
+        return Comparison::failed(name, ty, error);
+    }
     let mut c = Comparison {
         name: name.to_owned(),
-        error: (ty != found).then(|| format!("expected {ty}, found {found}")),
         ty,
         max_abs: 0.0,
         max_rel: 0.0,
         ratio: 0.0,
         worst: None,
         n_wrong: 0,
+        error: None,
     };
-    if c.error.is_some() {
-        return c;
-    }
     let mean = mean_deviation(want);
     for index in 0..want.value.len() {
         let (x, y) = (want.value.get(index), got.get(index));

@@ -102,12 +102,10 @@ pub fn alone(op: &Op, operands: &[Tensor]) -> Result<Graph> {
 
 /// The body of a fused group.
 pub fn group(op: &Op) -> Option<Graph> {
-    let is_group = op.keyword() == "fused";
-    let attrs = if is_group { op.attrs() } else { Vec::new() };
-    attrs.into_iter().find_map(|(_, value)| match value {
-        aic_ir::op::AttrValue::Graph(body) => Some((*body).clone()),
+    match op {
+        Op::Fused(f) => Some((*f.body).clone()),
         _ => None,
-    })
+    }
 }
 
 fn worst(comparisons: impl Iterator<Item = Comparison>) -> Option<Comparison> {
