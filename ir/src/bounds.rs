@@ -184,7 +184,12 @@ impl Bounds {
     /// Proves `e >= 0`.
     pub fn is_nonnegative(&self, e: &Dim) -> bool {
         let fuel = Fuel { steps: Cell::new(MAX_STEPS), depth: Cell::new(MAX_DEPTH) };
-        let follows = |f: &Dim| self.range(f).hi < 0 || self.prove(&(e.clone() - f.clone()), &fuel);
+        let follows = |f: &Dim| {
+            let by = common_multiple(e, f);
+            self.range(f).hi < 0
+                || self.prove(&(e.clone() - f.clone()), &fuel)
+                || by > 1 && self.prove(&(e.clone() - f.clone() * by.into()), &fuel)
+        };
         self.prove(e, &fuel) || self.facts.iter().any(follows)
     }
 
@@ -392,6 +397,16 @@ impl Bounds {
     }
 }
 
+/// How many times `f` must be taken from `e` for a monomial to vanish; 0 if there is none.
+fn common_multiple(e: &Dim, f: &Dim) -> i64 {
+    let times = |(c, factors): (i64, &[Atom])| {
+        let (of_e, _) = e.terms().find(|(_, other)| *other == factors)?;
+        let times = of_e.checked_div(c)?;
+        (times.checked_mul(c)? == of_e && times > 0).then_some(times)
+    };
+    f.terms().find_map(times).unwrap_or(0)
+}
+
 /// The bound that the fact `f >= 0` sets to a symbol: from below if `least`.
 fn bound_by(f: &Dim, s: &Sym, least: bool) -> Option<Dim> {
     let (c, rest) = f.affine_in(s)?;
@@ -512,6 +527,9 @@ mod tests {
         b.assume(&d("n-x-1"));
         assert!(b.is_within(&d("x"), &d("n")));
         b.reset(mark);
+        b.symbol(&Sym::new("p"), Range::DIM);
+        b.assume(&d("4-mod(p,n+8)"));
+        assert!(b.is_nonnegative(&d("29-7*mod(p,n+8)")) && !b.is_nonnegative(&d("27-7*mod(p,n+8)")));
         b.one_of(&Sym::new("y"), vec![d("3"), d("n+1")]);
         assert!(b.is_nonnegative(&d("y-1")) && !b.is_nonnegative(&d("y-2")));
     }

@@ -27,6 +27,8 @@ pub struct Schedule {
     pub nr: u32,
     /// Elements of the contracted axes per block; 0 for all of them at once.
     pub kc: u32,
+    /// Columns of the output for which a contraction copies the factor that it loads in vectors; 0 for no copy.
+    pub panel: u32,
     /// How the stages of a staged kernel are evaluated, in their order.
     pub stages: Vec<Schedule>,
 }
@@ -62,7 +64,7 @@ impl Class {
 impl Schedule {
     /// Vectors of so many lanes, nothing unrolled.
     pub fn new(class: Class, lanes: u32) -> Schedule {
-        Schedule { class, lanes, mr: 1, nr: 1, kc: 0, stages: Vec::new() }
+        Schedule { class, lanes, mr: 1, nr: 1, kc: 0, panel: 0, stages: Vec::new() }
     }
 }
 
@@ -75,8 +77,11 @@ impl fmt::Display for Class {
 
 impl fmt::Display for Schedule {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Schedule { class, lanes, mr, nr, kc, stages } = self;
+        let Schedule { class, lanes, mr, nr, kc, panel, stages } = self;
         write!(f, "{class} lanes={lanes} mr={mr} nr={nr} kc={kc}")?;
+        if *panel > 0 {
+            write!(f, " panel={panel}")?;
+        }
         if stages.is_empty() {
             return Ok(());
         }
@@ -114,6 +119,7 @@ impl FromStr for Schedule {
                 "mr" => s.mr = value,
                 "nr" => s.nr = value,
                 "kc" => s.kc = value,
+                "panel" => s.panel = value,
                 _ => bail!("unknown schedule parameter {key:?}"),
             }
         }

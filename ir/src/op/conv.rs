@@ -5,7 +5,7 @@ use super::number::{Number, filled, with_number};
 use super::shape::concrete;
 use super::window::{Padded, Windows, tap_axes};
 use super::{Operand, Operator, Rng, Sample, op};
-use crate::compute::{Axis, Compute, Expr, ReduceOp, Source, Stage};
+use crate::compute::{Axis, Compute, Expr, ReduceOp, Stage};
 use crate::dim::Dim;
 use crate::dtype::DType;
 use crate::ensure;
@@ -77,17 +77,7 @@ impl Operator for Conv {
     fn compute(&self, x: &[Type], y: &[Type]) -> Option<Compute> {
         let (x_ty, w, y) = (&x[0], &x[1], &y[0]);
         let windows = self.windows(&w.dims[2..]);
-        let pointwise = w.dims[2..].iter().all(|d| d.is(1)) && !windows.pads_any();
         let mut stages = Vec::new();
-        // A strided 1x1 convolution is one without strides on the elements that it reads.
-        let selects = pointwise && self.strides.iter().any(|&s| s > 1);
-        if selects {
-            let dims = [&x_ty.dims[..2], &y.dims[2..]].concat();
-            stages.push(windows.select_stage(x_ty, &dims));
-        } else if windows.pads_any() {
-            stages.push(windows.pad_stage(x_ty, Scalar::zero(x_ty.dtype)));
-        }
-        let source = if stages.is_empty() { Source::Input(0) } else { Source::Stage(0) };
         let axes = Axis::outputs(&y.dims);
         let mut over = vec![Axis::new("c", w.dims[1].clone())];
         over.extend(tap_axes(&w.dims[2..]));
@@ -96,11 +86,11 @@ impl Operator for Conv {
         let per_group = w.dims[0].floor_div(&self.groups.into());
         let group = if self.groups == 1 { 0.into() } else { i[1].floor_div(&per_group) };
         let mut at_x = vec![i[0].clone(), group * w.dims[1].clone() + r[0].clone()];
-        at_x.extend(if selects { i[2..].to_vec() } else { windows.index(&i[2..], &r[1..]) });
+        at_x.extend(windows.index(&i[2..], &r[1..]));
         let mut at_w = vec![i[1].clone()];
         at_w.extend(r);
         let work = x_ty.dtype.compute();
-        let from = Expr::Load(source, at_x.into_iter().map(Expr::Index).collect());
+        let from = windows.load(x_ty, at_x, Scalar::zero(x_ty.dtype));
         let product = Expr::call(
             ScalarFn::Mul,
             [from.cast(x_ty.dtype, work), Expr::input(1, at_w).cast(w.dtype, work)],
@@ -113,7 +103,7 @@ impl Operator for Conv {
         let dtype =
             rng.pick(&[DType::F32, DType::F32, DType::F64, DType::F16, DType::BF16, DType::I32, DType::U8]);
         let groups = rng.pick(&[1, 1, 2, 3]);
-        let (per_x, per_y) = (1 + rng.below(4), 1 + rng.below(3));
+        let (per_x, per_y) = (1 + rng.below(4), rng.pick(&[1, 2, 3, 9]));
         let mut x = vec![rng.below(3), groups * per_x];
         let mut w = vec![groups * per_y, per_x];
         let (mut strides, mut dilations, mut lo, mut hi) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());

@@ -5,7 +5,7 @@ use super::number::{Number, with_number};
 use super::shape::{concrete, flatten, strides};
 use super::window::{Padded, Windows, tap_axes};
 use super::{Operand, Operator, Rng, Sample, op};
-use crate::compute::{Axis, Compute, Expr, ReduceOp, Source, Stage};
+use crate::compute::{Axis, Compute, Expr, ReduceOp, Stage};
 use crate::dim::Dim;
 use crate::dtype::DType;
 use crate::ensure;
@@ -92,11 +92,6 @@ impl Operator for Pool {
     fn compute(&self, x: &[Type], y: &[Type]) -> Option<Compute> {
         let windows = self.windows();
         let mut stages = Vec::new();
-        let mut source = Source::Input(0);
-        if windows.pads_any() {
-            stages.push(windows.pad_stage(&x[0], self.op.identity(x[0].dtype)));
-            source = Source::Stage(0);
-        }
         let axes = Axis::outputs(&y[0].dims);
         let over = tap_axes(&windows.kernel);
         let i: Vec<Dim> = axes.iter().map(Axis::dim).collect();
@@ -104,7 +99,7 @@ impl Operator for Pool {
         let mut at = i[..2].to_vec();
         at.extend(windows.index(&i[2..], &taps));
         let work = x[0].dtype.compute();
-        let from = Expr::Load(source, at.into_iter().map(Expr::Index).collect()).cast(x[0].dtype, work);
+        let from = windows.load(&x[0], at, self.op.identity(x[0].dtype)).cast(x[0].dtype, work);
         push_rounded(&mut stages, Stage::reduce(work, axes, self.op, over, from), y[0].dtype);
         Some(Compute::chain(x, stages))
     }

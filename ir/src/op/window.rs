@@ -1,13 +1,12 @@
 //! Sliding windows over the trailing (spatial) axes: what convolution and pooling share.
 //!
 //! Window `o` covers the positions `o * stride + tap * dilation` of the padded axis for every tap of the kernel. All
-//! extents, element positions and index expressions below refer to the padded axis, so that padding is dealt with
-//! once, when the operand is copied.
+//! extents, element positions and index expressions below refer to the padded axis, until an element is loaded.
 
 use super::elementwise::positions;
 use super::number::filled;
 use super::shape::strides;
-use crate::compute::{Axis, Expr, Stage};
+use crate::compute::{Axis, Expr};
 use crate::dim::Dim;
 use crate::ensure;
 use crate::error::Result;
@@ -64,11 +63,6 @@ impl Windows<'_> {
         x.clone() + self.pads[k].into() + self.pads[n + k].into()
     }
 
-    /// Whether there is any padding.
-    pub fn pads_any(&self) -> bool {
-        self.pads.iter().any(|&p| p > 0)
-    }
-
     /// The padded position that output `o` reads at `tap`, per spatial axis.
     pub fn index(&self, o: &[Dim], tap: &[Dim]) -> Vec<Dim> {
         let along =
@@ -76,38 +70,20 @@ impl Windows<'_> {
         (0..o.len()).map(along).collect()
     }
 
-    /// The stage that copies from operand 0 of type `x` the first element of every window; `dims` are the extents of
-    /// the copy.
-    pub fn select_stage(&self, x: &Type, dims: &[Dim]) -> Stage {
-        let lead = x.rank() - self.strides.len();
-        let axes: Vec<Axis> =
-            dims.iter().enumerate().map(|(k, d)| Axis::new(&format!("p{k}"), d.clone())).collect();
-        let step = |k: usize| if k < lead { 1 } else { self.strides[k - lead] };
-        let at = axes.iter().enumerate().map(|(k, a)| a.dim() * step(k).into()).collect();
-        Stage::map(x.dtype, axes, Expr::input(0, at))
-    }
-
-    /// The stage that copies operand 0 of type `x` into padded extents, with `fill` around it.
-    pub fn pad_stage(&self, x: &Type, fill: Scalar) -> Stage {
+    /// The element of operand 0 of type `x` at padded positions; `fill` where these are in the padding.
+    pub fn load(&self, x: &Type, mut at: Vec<Dim>, fill: Scalar) -> Expr {
         let n = self.strides.len();
         let lead = x.rank() - n;
-        let mut dims = x.dims.clone();
-        for (k, d) in dims[lead..].iter_mut().enumerate() {
-            *d = self.padded(k, d);
-        }
-        let axes: Vec<Axis> =
-            dims.iter().enumerate().map(|(k, d)| Axis::new(&format!("p{k}"), d.clone())).collect();
-        let (mut at, mut guards) = (Vec::new(), Vec::new());
-        for (k, axis) in axes.iter().enumerate() {
-            let (lo, hi) = if k < lead { (0, 0) } else { (self.pads[k - lead], self.pads[n + k - lead]) };
-            let index = axis.dim() - lo.into();
+        let mut guards = Vec::new();
+        for k in 0..n {
+            let (lo, hi) = (self.pads[k], self.pads[n + k]);
+            at[lead + k] = at[lead + k].clone() - lo.into();
             if lo + hi > 0 {
-                guards.push(Expr::in_bounds(&index, &x.dims[k]));
+                guards.push(Expr::in_bounds(&at[lead + k], &x.dims[lead + k]));
             }
-            at.push(index);
         }
-        let value = Expr::input(0, at).guarded(Expr::all(guards), Expr::Const(x.dtype, fill));
-        Stage::map(x.dtype, axes, value)
+        let load = Expr::input(0, at);
+        if guards.is_empty() { load } else { load.guarded(Expr::all(guards), Expr::Const(x.dtype, fill)) }
     }
 }
 

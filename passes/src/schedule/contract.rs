@@ -19,15 +19,15 @@ use std::collections::HashMap;
 use std::ops::RangeInclusive;
 
 /// The roles of a contraction's parts.
-struct Roles<'a> {
+pub(super) struct Roles<'a> {
     /// The axis of the vectors.
-    n: usize,
+    pub n: usize,
     /// The axis of the rows, if there is a second axis.
-    m: Option<usize>,
+    pub m: Option<usize>,
     /// The factor that is broadcast, or loaded as vectors too where both depend on `n`.
-    scalar: &'a Flat,
+    pub scalar: &'a Flat,
     /// The factor that is contiguous along `n`.
-    vector: &'a Flat,
+    pub vector: &'a Flat,
 }
 
 fn roles(nest: &Nest) -> Option<Roles<'_>> {
@@ -73,15 +73,19 @@ pub fn choose(nest: &Nest, target: &Target, lanes: u32) -> Option<Schedule> {
     let m = roles.m.map_or(Some(1), |m| nest.axes[m].extent.as_const());
     let lanes = super::fit(lanes, Some(&nest.axes[roles.n].extent));
     let vectors = n.map_or(1, |n| (n as u64).div_ceil(u64::from(lanes)).min(4)) as u32;
-    // Leave registers for a row of vectors and a broadcast.
-    let budget = target.vector_registers - target.vector_registers / 8;
     let nr = if target.vector_registers >= 32 { vectors } else { vectors.min(2) };
-    let rows = ((budget - nr) / nr).min(14);
+    let rows = vector_rows(target, nr);
     let mr = match m {
         None => 1,
         Some(m) => best_rows(m.max(1) as u64, rows),
     };
     Some(Schedule { mr, nr, ..Schedule::new(Class::Contract, lanes) })
+}
+
+/// Rows of a register tile of so many vectors that leave registers for a row of vectors and a broadcast.
+pub(super) fn vector_rows(target: &Target, nr: u32) -> u32 {
+    let budget = target.vector_registers - target.vector_registers / 8;
+    ((budget - nr) / nr).min(14)
 }
 
 /// The row count up to `most` that covers `m` rows with the least waste, the largest of equals.
@@ -145,7 +149,7 @@ pub fn body(nest: &Nest, s: &Schedule, frame: &mut Frame) -> Vec<Stmt> {
 }
 
 /// How an axis is cut into tiles: whole ones, and one partial one at the end.
-struct Tiles {
+pub(super) struct Tiles {
     /// Elements of a whole tile.
     width: i64,
     /// Whole tiles.
@@ -158,15 +162,15 @@ struct Tiles {
 
 /// The part of a tile that is there.
 #[derive(Clone, Copy)]
-struct Part {
+pub(super) struct Part {
     /// Elements of the tile.
-    width: i64,
+    pub width: i64,
     /// Whether some of them may lie beyond the end.
-    partial: bool,
+    pub partial: bool,
 }
 
 impl Tiles {
-    fn new(extent: &Dim, width: i64, unit: i64) -> Tiles {
+    pub fn new(extent: &Dim, width: i64, unit: i64) -> Tiles {
         match extent.as_const() {
             Some(n) => Tiles { width, whole: (n / width).into(), rest: n % width, unknown: false },
             None => Tiles { width: unit, whole: extent.ceil_div(&unit.into()), rest: 0, unknown: true },
@@ -200,7 +204,7 @@ impl Tiles {
     }
 
     /// A serial loop over all tiles.
-    fn each(&self, var: &Sym, make: &mut dyn FnMut(Dim, Part) -> Vec<Stmt>) -> Vec<Stmt> {
+    pub fn each(&self, var: &Sym, make: &mut dyn FnMut(Dim, Part) -> Vec<Stmt>) -> Vec<Stmt> {
         let mut out = Vec::new();
         if !self.whole.is(0) {
             let part = Part { width: self.width, partial: self.unknown && self.width > 1 };
@@ -218,18 +222,18 @@ impl Tiles {
 }
 
 /// Makes the statements of one register tile.
-struct TileMaker<'a> {
-    nest: &'a Nest,
-    s: &'a Schedule,
-    roles: &'a Roles<'a>,
+pub(super) struct TileMaker<'a> {
+    pub nest: &'a Nest,
+    pub s: &'a Schedule,
+    pub roles: &'a Roles<'a>,
     /// What the outer axes are.
-    axes: HashMap<Sym, Dim>,
-    frame: &'a mut Frame,
+    pub axes: HashMap<Sym, Dim>,
+    pub frame: &'a mut Frame,
 }
 
 impl TileMaker<'_> {
     /// The tile of rows from `m0` and columns from `n0`.
-    fn make(&mut self, m0: Dim, rows: Part, n0: Dim, columns: Part) -> Vec<Stmt> {
+    pub fn make(&mut self, m0: Dim, rows: Part, n0: Dim, columns: Part) -> Vec<Stmt> {
         let (nest, lanes) = (self.nest, i64::from(self.s.lanes));
         let n = &nest.axes[self.roles.n];
         let id = self.frame.next();

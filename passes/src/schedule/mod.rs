@@ -8,6 +8,7 @@ mod emit;
 mod group;
 mod map;
 mod nest;
+mod panel;
 mod phase;
 mod pieces;
 mod prepare;
@@ -60,6 +61,9 @@ pub fn choose(nest: &Nest, target: &Target) -> Schedule {
     if reduce::running_axis(nest).is_some() {
         return Schedule::new(Class::Prefix, 1);
     }
+    if let Some(s) = panel::choose(nest, target, lanes) {
+        return s;
+    }
     if let Some(s) = contract::choose(nest, target, lanes) {
         return s;
     }
@@ -109,6 +113,7 @@ fn body(nest: &Nest, schedule: &Schedule, frame: &mut Frame) -> Vec<Stmt> {
         Class::ReduceInner => reduce::inner(nest, schedule, frame),
         Class::ReduceOuter => reduce::outer(nest, schedule, frame),
         Class::Prefix => reduce::prefix(nest, frame),
+        Class::Contract if schedule.panel > 0 => panel::body(nest, schedule, frame),
         Class::Contract => contract::body(nest, schedule, frame),
         Class::Staged => Vec::new(),
     }

@@ -270,15 +270,29 @@ impl Nest {
             return false;
         }
         let mut ok = true;
-        self.visit_dims(&mut |d| {
-            let (Some((co, rest)), Some((ci, _))) = (d.affine_in(&outer.var), d.affine_in(&inner.var)) else {
-                ok = false;
-                return;
-            };
-            ok &= co == ci * inner.extent.clone() && rest.affine_in(&inner.var).is_some();
+        self.visit_dims(&mut |d| ok &= is_joint(d, outer, inner));
+        ok
+    }
+
+    /// Whether results at `outer + 1` follow, in all that the epilogue reads and writes, those along `inner`.
+    pub fn continues(&self, outer: &Axis, inner: &Axis) -> bool {
+        let mut ok = is_joint(&self.at, outer, inner);
+        self.epilogue.iter().for_each(|e| {
+            e.visit(&mut |e| match e {
+                Flat::Index(d) | Flat::Load { address: d, .. } => ok &= is_joint(d, outer, inner),
+                _ => {}
+            });
         });
         ok
     }
+}
+
+/// Whether an index expression depends on two axes as if they were one.
+fn is_joint(d: &Dim, outer: &Axis, inner: &Axis) -> bool {
+    let (Some((co, rest)), Some((ci, _))) = (d.affine_in(&outer.var), d.affine_in(&inner.var)) else {
+        return false;
+    };
+    co == ci * inner.extent.clone() && rest.affine_in(&inner.var).is_some()
 }
 
 /// Row-major strides of extents.

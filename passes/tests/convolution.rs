@@ -1,0 +1,94 @@
+//! Convolutions and pooling of many geometries are one kernel each, which satisfies the verifier and means what the
+//! operator means, with a known and a symbolic number of images.
+
+#![allow(clippy::unwrap_used)]
+
+mod common;
+
+use aic_ir::compute::ReduceOp;
+use aic_ir::dtype::DType;
+use aic_ir::op::{Conv, Op, Operand, Pool, Rng, Sample};
+use aic_ir::target::Target;
+use aic_ir::tensor::Tensor;
+use aic_ir::{eval, verify};
+use aic_passes::pipeline::Options;
+use common::{difference, one_node};
+
+fn check(op: Op, operands: Vec<Operand>) {
+    let sample = Sample { op, operands };
+    let mut rng = Rng::new(7);
+    let x: Vec<Tensor> = sample.operands.iter().map(|o| rng.tensor(o).unwrap()).collect();
+    let want = sample.op.eval(&x).unwrap();
+    for symbolic in [false, true] {
+        let Ok(graph) = one_node(&sample, symbolic) else { continue };
+        for target in [Target::x86_avx512(), Target::x86_avx2()] {
+            let what = format!("{:?} on {:?}, symbolic: {symbolic}", sample.op, sample.operands);
+            let program = aic_passes::pipeline::compile(graph.clone(), &Options::new(target)).unwrap();
+            assert_eq!((program.kernels.len(), program.steps.len()), (1, 1), "{what}");
+            assert_eq!(verify::kernel(&program.kernels[0]), Vec::<String>::new(), "{what}");
+            let got = eval::program(&program, &x).unwrap();
+            assert_eq!(difference(&want[0], &got[0]), None, "{what}");
+        }
+    }
+}
+
+/// Filters, channels of `x`, spatial extents, kernel, strides, dilations, pads and groups.
+type Case<'a> = ([usize; 2], &'a [usize], &'a [usize], &'a [usize], &'a [usize], &'a [usize], usize);
+
+#[test]
+fn convolutions() {
+    let cases: &[Case] = &[
+        ([16, 3], &[14, 14], &[3, 3], &[1, 1], &[1, 1], &[1, 1, 1, 1], 1),
+        ([20, 3], &[7, 7], &[3, 3], &[1, 1], &[1, 1], &[1, 1, 1, 1], 1),
+        ([9, 2], &[15, 13], &[3, 3], &[2, 2], &[1, 1], &[1, 0, 0, 1], 1),
+        ([8, 2], &[23, 29], &[7, 5], &[2, 3], &[1, 1], &[3, 2, 3, 1], 1),
+        ([12, 2], &[11, 19], &[3, 3], &[1, 1], &[2, 3], &[2, 3, 2, 3], 1),
+        ([12, 5], &[15, 28], &[1, 1], &[2, 2], &[1, 1], &[0, 0, 0, 0], 1),
+        ([12, 5], &[9, 9], &[1, 1], &[6, 6], &[1, 1], &[2, 2, 2, 2], 1),
+        ([16, 1], &[3, 150], &[3, 3], &[1, 1], &[1, 1], &[1, 1, 1, 1], 1),
+        ([16, 2], &[2, 300], &[1, 20], &[1, 2], &[1, 1], &[0, 10, 0, 9], 1),
+        ([16, 4], &[70], &[5], &[1], &[1], &[2, 2], 1),
+        ([10, 4], &[40], &[5], &[2], &[1], &[4, 0], 1),
+        ([10, 2], &[4, 5, 6], &[3, 2, 3], &[1, 1, 2], &[1, 1, 1], &[1, 0, 1, 1, 1, 1], 1),
+        ([16, 8], &[9, 10], &[3, 3], &[1, 1], &[1, 1], &[1, 1, 1, 1], 2),
+        ([24, 24], &[12, 21], &[3, 3], &[1, 1], &[1, 1], &[1, 1, 1, 1], 24),
+        ([24, 24], &[12, 21], &[3, 3], &[2, 2], &[1, 1], &[0, 0, 1, 1], 24),
+        ([8, 8], &[7, 7], &[5, 5], &[1, 1], &[1, 1], &[2, 2, 2, 2], 8),
+    ];
+    for (channels, spatial, kernel, strides, dilations, pads, groups) in cases {
+        for dtype in [DType::F32, DType::F16, DType::I32] {
+            let [m, c] = *channels;
+            let x = Operand::finite(dtype, [&[2, c], *spatial].concat());
+            let w = Operand::finite(dtype, [&[m, c / groups], *kernel].concat());
+            let op = Conv {
+                strides: strides.to_vec(),
+                dilations: dilations.to_vec(),
+                pads: pads.to_vec(),
+                groups: *groups,
+            };
+            check(op.into(), vec![x, w]);
+        }
+    }
+}
+
+#[test]
+fn pooling() {
+    for op in [ReduceOp::Max, ReduceOp::Sum] {
+        for (spatial, kernel, strides, pads) in [
+            ([14, 15], [3, 3], [2, 2], [1, 1, 1, 1]),
+            ([9, 33], [2, 3], [1, 1], [0, 1, 1, 1]),
+            ([7, 7], [7, 7], [1, 1], [0, 0, 0, 0]),
+            ([6, 40], [3, 5], [3, 5], [2, 4, 0, 0]),
+        ] {
+            let x = Operand::finite(DType::F32, [&[2, 3], &spatial[..]].concat());
+            let pool = Pool {
+                op,
+                kernel: kernel.to_vec(),
+                strides: strides.to_vec(),
+                dilations: vec![1, 1],
+                pads: pads.to_vec(),
+            };
+            check(pool.into(), vec![x]);
+        }
+    }
+}
