@@ -16,7 +16,7 @@ use aic_ir::scalar::{Scalar, ScalarFn};
 use aic_ir::tensor::Tensor;
 use aic_ir::text;
 use aic_passes::pipeline::{self, Pass};
-use aic_passes::runner::Context;
+use aic_passes::runner::{Context, RuleText};
 use std::path::Path;
 
 /// Interprets kernels, so that no code generator is needed.
@@ -56,7 +56,15 @@ fn found(
     passes: &[&Pass],
     lower: &dyn Fn(Graph, &pipeline::Options) -> Result<Program>,
 ) -> Option<Finding> {
-    let options = Options::default();
+    found_with(graph, passes, lower, Options::default())
+}
+
+fn found_with(
+    graph: &Graph,
+    passes: &[&Pass],
+    lower: &dyn Fn(Graph, &pipeline::Options) -> Result<Program>,
+    options: Options,
+) -> Option<Finding> {
     let compiler = Compiler { passes: passes.to_vec(), options: &options, lower, load: &interpret };
     let case = verify::generate(graph, 1, options.numerics, false).unwrap();
     bisect::bisect(graph, &compiler, &case, &mut |_| {}).unwrap()
@@ -69,7 +77,12 @@ fn finding(
     passes: &[&Pass],
     lower: &dyn Fn(Graph, &pipeline::Options) -> Result<Program>,
 ) -> Finding {
-    let finding = found(graph, passes, lower).expect("nothing was found");
+    small(found(graph, passes, lower))
+}
+
+#[track_caller]
+fn small(found: Option<Finding>) -> Finding {
+    let finding = found.expect("nothing was found");
     assert!(finding.n_nodes <= 5, "{} nodes:\n{}", finding.n_nodes, finding.graph);
     let golden = bisect::golden(&finding, "");
     assert!(golden.starts_with(&format!("// Pass {} makes this graph wrong", finding.pass)), "{golden}");
@@ -282,4 +295,59 @@ fn two_nodes_that_only_together_are_wrong() {
     let lower = move |g: Graph, o: &pipeline::Options| broken_lowering(g, o, is_broken, ScalarFn::Abs);
     let found = finding(&network(), &passes(&["canonicalize", "fold", "dce"]), &lower);
     assert_eq!((&*found.pass, found.n_nodes), ("lower", 2), "{}", found.graph);
+}
+
+/// A network whose layers are simplified by rules, right and wrong ones.
+fn simplified_network() -> Graph {
+    let layer = |k: usize| {
+        let v: Vec<String> = (0..12).map(|j| format!("%{}", 20 * k + j)).collect();
+        format!(
+            "{} = transpose {} {{perm=[1,2,0]}} loc(\"turn{k}\") {} = transpose {} {{perm=[0,2,1]}} loc(\"flip{k}\")
+             {} = mul {} {} loc(\"square{k}\") {} = sqrt {} loc(\"root{k}\")
+             {} = neg {} loc(\"neg{k}\") {} = tanh {} loc(\"act{k}\") {} = neg {} loc(\"pos{k}\")
+             {} = sub {} {} loc(\"less{k}\") {} = sub {} {} loc(\"more{k}\") %{} = add {} {} loc(\"skip{k}\")\n",
+            v[1], v[0], v[2], v[1], v[3], v[2], v[2], v[4], v[3], v[5], v[2], v[6], v[5], v[7], v[6],
+            v[8], v[7], v[4], v[9], v[8], v[0], 20 * (k + 1), v[9], v[2],
+        )
+    };
+    let layers: String = (0..8).map(layer).collect();
+    text::parse_graph(&format!("graph(%0 \"x\": f32[4,4,4]) -> f32[4,4,4] {{ {layers} return %160 }}"))
+        .unwrap()
+}
+
+/// What bisection finds with a rule added to the built-in ones.
+#[track_caller]
+fn with_rule(line: &str) -> Finding {
+    let rules = vec![RuleText { name: "wrong.rules".into(), text: line.into() }];
+    let options = Options { rules, ..Options::default() };
+    let all = passes(pipeline::LEVELS[2]);
+    let finding = small(found_with(&simplified_network(), &all, &pipeline::lower, options));
+    let name = line.split_whitespace().next().unwrap();
+    assert_eq!((&*finding.pass, &finding.rewrites[..]), ("rewrite", &[format!("rule {name}")][..]));
+    finding
+}
+
+#[test]
+fn a_rule_that_is_wrong() {
+    let finding = with_rule("tanh-even exact (tanh (neg ?x)) => (tanh ?x)\n    ?x: T[a,b]\n");
+    assert_eq!(finding.n_nodes, 2, "{}", finding.graph);
+}
+
+#[test]
+fn a_rule_without_its_guard() {
+    let finding = with_rule("root-square exact (sqrt (mul ?x ?x)) => ?x\n    ?x: T[a,b]\n");
+    assert_eq!(finding.n_nodes, 2, "{}", finding.graph);
+}
+
+#[test]
+fn a_rule_that_matches_too_much() {
+    let finding = with_rule("root-minus exact (sqrt (mul ?x ?y)) => (neg ?y)\n    ?x: T[a,b]  ?y: T[a,b]\n");
+    assert_eq!(finding.n_nodes, 2, "{}", finding.graph);
+}
+
+#[test]
+fn a_rule_that_drops_an_operand() {
+    let finding =
+        with_rule("less exact (sub (sub ?a ?b) ?c) => (sub ?a ?c)\n    ?a: T[a]  ?b: T[a]  ?c: T[a]\n");
+    assert_eq!(finding.n_nodes, 2, "{}", finding.graph);
 }

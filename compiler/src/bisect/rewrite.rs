@@ -1,71 +1,69 @@
 //! Which rewrites of a pass make a graph wrong.
+//!
+//! Of rules: the fewest that make it wrong with all others left out. An innocent rule alone never does; one that is
+//! only needed for a wrong one to apply, or for its result to be chosen, stands beside it. Of what passes do without
+//! rules: the rewrite with which fuel turns right into wrong.
 
 use super::probe::{Probe, Stage};
+use super::shrink::minimal;
 use aic_ir::graph::Graph;
 use aic_ir::tensor::Tensor;
+use aic_passes::rewrite::{rule, rules};
 use aic_passes::runner::Context;
+use std::collections::BTreeSet;
 
-/// More rules than this are not looked for.
-const MAX_RULES: usize = 16;
-
-/// The rewrites that make the graph wrong. The last one that fuel allows before it is wrong is one; if it is a rule,
-/// and the graph is wrong without that rule too, then so is the last one of the others.
+/// The rewrites that make the graph wrong; empty where the pass counts none.
 pub fn guilty(probe: &Probe<'_>, graph: &Graph, inputs: &[Tensor]) -> Vec<String> {
-    let mut guilty: Vec<String> = Vec::new();
     if matches!(probe.stage, Stage::Lower) {
-        return guilty;
+        return Vec::new();
     }
-    while guilty.len() < MAX_RULES {
-        let Some(last) = last_rewrite(probe, graph, inputs, &guilty) else { break };
-        if guilty.contains(&last) {
-            break;
-        }
-        guilty.push(last);
+    match fewest_rules(probe, graph, inputs) {
+        Some(rules) => rules.into_iter().map(|r| format!("rule {r}")).collect(),
+        None => last_rewrite(probe, graph, inputs).into_iter().collect(),
     }
-    // Of rules each of which was suspected, those are innocent without which it is wrong all the same.
-    let mut k = 0;
-    while guilty.len() > 1 && k < guilty.len() {
-        let others: Vec<String> =
-            guilty.iter().enumerate().filter(|(j, _)| *j != k).map(|(_, r)| r.clone()).collect();
-        match is_wrong(probe, graph, inputs, &others, None).is_some() {
-            true => k += 1,
-            false => guilty = others,
-        }
-    }
-    guilty
 }
 
-fn context(probe: &Probe<'_>, without: &[String], fuel: Option<u64>) -> Option<Context> {
-    let mut cx = probe.context().ok()?;
-    cx.without.extend(without.iter().cloned());
-    cx.fuel = fuel.or(cx.fuel);
-    Some(cx)
+/// The fewest rules that make the graph wrong; `None` if it is wrong without any.
+fn fewest_rules(probe: &Probe<'_>, graph: &Graph, inputs: &[Tensor]) -> Option<Vec<String>> {
+    let all = names(probe);
+    let is_wrong_with = |kept: &[String]| {
+        let without = all.iter().filter(|name| !kept.contains(name)).cloned().collect();
+        probe.context().is_ok_and(|cx| {
+            let mut cx = Context { without, ..cx };
+            probe.wrong_in(graph, inputs, &mut cx).is_some()
+        })
+    };
+    let matter = !all.is_empty() && is_wrong_with(&all) && !is_wrong_with(&[]);
+    matter.then(|| minimal(all.clone(), &is_wrong_with))
 }
 
-/// What the pass did where it makes the graph wrong.
-fn is_wrong(
-    probe: &Probe<'_>,
-    graph: &Graph,
-    inputs: &[Tensor],
-    without: &[String],
-    fuel: Option<u64>,
-) -> Option<Context> {
-    let mut cx = context(probe, without, fuel)?;
+/// All rules, built in and added.
+fn names(probe: &Probe<'_>) -> Vec<String> {
+    let built_in = rules::all().into_iter().flatten().map(|r| r.name.clone());
+    let added = probe.compiler.options.rules.iter().filter_map(|r| rule::parse(&r.name, &r.text).ok());
+    let mut seen = BTreeSet::new();
+    built_in.chain(added.flatten().map(|r| r.name)).filter(|name| seen.insert(name.clone())).collect()
+}
+
+/// What the pass did where it makes the graph wrong with this fuel.
+fn wrong(probe: &Probe<'_>, graph: &Graph, inputs: &[Tensor], fuel: Option<u64>) -> Option<Context> {
+    let cx = probe.context().ok()?;
+    let mut cx = Context { fuel: fuel.or(cx.fuel), ..cx };
     probe.wrong_in(graph, inputs, &mut cx).map(|_| cx)
 }
 
 /// The rewrite with which a graph that was right becomes wrong, by bisection on fuel.
-fn last_rewrite(probe: &Probe<'_>, graph: &Graph, inputs: &[Tensor], without: &[String]) -> Option<String> {
-    let (mut right, mut wrong) = (0, is_wrong(probe, graph, inputs, without, None)?.spent);
-    if wrong == 0 {
+fn last_rewrite(probe: &Probe<'_>, graph: &Graph, inputs: &[Tensor]) -> Option<String> {
+    let (mut right, mut wrong_at) = (0, wrong(probe, graph, inputs, None)?.spent);
+    if wrong_at == 0 {
         return None;
     }
-    while right + 1 < wrong {
-        let middle = right + (wrong - right) / 2;
-        match is_wrong(probe, graph, inputs, without, Some(middle)) {
-            Some(_) => wrong = middle,
+    while right + 1 < wrong_at {
+        let middle = right + (wrong_at - right) / 2;
+        match wrong(probe, graph, inputs, Some(middle)) {
+            Some(_) => wrong_at = middle,
             None => right = middle,
         }
     }
-    is_wrong(probe, graph, inputs, without, Some(wrong))?.last
+    wrong(probe, graph, inputs, Some(wrong_at))?.last
 }

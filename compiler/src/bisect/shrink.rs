@@ -109,7 +109,7 @@ fn window(graph: &Graph, nodes: &[NodeId], is_wrong: &dyn Fn(&[NodeId]) -> bool)
 }
 
 /// A part of the items from which no run of items can be left out.
-fn minimal<T: Clone>(items: Vec<T>, is_wrong: &dyn Fn(&[T]) -> bool) -> Vec<T> {
+pub fn minimal<T: Clone>(items: Vec<T>, is_wrong: &dyn Fn(&[T]) -> bool) -> Vec<T> {
     let mut items = items;
     let mut size = items.len().div_ceil(2);
     while size > 0 {
