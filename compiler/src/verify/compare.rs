@@ -19,7 +19,7 @@ pub struct Comparison {
     pub ty: Type,
     /// The largest difference of two finite elements.
     pub max_abs: f64,
-    /// The largest difference relative to the element expected.
+    /// The largest difference relative to the element expected, where that isn't zero.
     pub max_rel: f64,
     /// The largest difference relative to what rounding explains; more than 1 is wrong.
     pub ratio: f64,
@@ -109,7 +109,7 @@ pub fn compare(name: &str, want: &Expected, got: &Tensor) -> Comparison {
         let ratio = if tolerance == f64::INFINITY { 0.0 } else { ratio };
         if difference.is_finite() {
             c.max_abs = c.max_abs.max(difference);
-            c.max_rel = c.max_rel.max(difference / x.as_f64().abs().max(f64::MIN_POSITIVE));
+            c.max_rel = c.max_rel.max(if x.as_f64() == 0.0 { 0.0 } else { difference / x.as_f64().abs() });
         }
         c.n_wrong += usize::from(ratio > 1.0);
         if ratio > c.ratio || c.worst.is_none() {
