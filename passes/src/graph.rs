@@ -13,7 +13,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 /// The largest folded constant, in bytes, unless it is no larger than its operands.
-const FOLD_LIMIT: usize = 64 << 20;
+pub(crate) const FOLD_LIMIT: usize = 64 << 20;
 
 /// What a node is replaced by.
 enum Simpler {

@@ -4,6 +4,8 @@
 //! ends in a [`Failure`], which holds all that is needed to see it again.
 
 use crate::pipeline::{Options, Pass, passes};
+use crate::rewrite::certificate::Certified;
+use crate::rewrite::stats::Stats;
 use aic_ir::ensure;
 use aic_ir::error::{Error, Result};
 use aic_ir::graph::Graph;
@@ -53,6 +55,12 @@ pub struct Context {
     pub spent: u64,
     /// The last rewrite applied, where fuel is limited.
     pub last: Option<String>,
+    /// What the rewriter did.
+    pub rewrites: Stats,
+    /// Whether the rewriter is to prove what it does; bodies of `if`, `loop` and `scan` are left alone then.
+    pub certify: bool,
+    /// The proofs, one for each run of the rewriter.
+    pub certificates: Vec<Certified>,
 }
 
 impl Context {
@@ -66,6 +74,9 @@ impl Context {
             fuel: options.fuel,
             spent: 0,
             last: None,
+            rewrites: Stats::default(),
+            certify: false,
+            certificates: Vec::new(),
         }
     }
 

@@ -5,8 +5,12 @@ use aic_ir::target::Target;
 use aic_ir::text::parse_graph;
 use aic_ir::verify;
 use aic_passes::pipeline::Options;
-use aic_passes::rewrite::{rule, run};
-use aic_passes::runner::Context;
+use aic_passes::rewrite::certificate::{Certificate, Certified};
+use aic_passes::rewrite::check::check;
+use aic_passes::rewrite::rule::{self, Rule};
+use aic_passes::rewrite::saturate::Limits;
+use aic_passes::rewrite::{rules, run, with_rules};
+use aic_passes::runner::{Context, Numerics};
 use std::fmt::Write;
 use std::time::{Duration, Instant};
 
@@ -217,4 +221,116 @@ fn time_is_linear_in_depth() {
     }
     println!("{times:?}");
     assert!(times.iter().all(|(_, t)| *t < Duration::from_secs(30)), "{times:?}");
+}
+
+/// A constant much larger than what it is made of isn't free, so that a rule that makes one gains nothing.
+#[test]
+fn large_constants_are_not_made() {
+    let src = |n: usize| {
+        format!(
+            "graph(%0: f32[{n},8192]) -> f32[{n},8192] {{
+      %1 = const f32[8192] seed 1
+      %2 = neg %0
+      %3 = expand %1 {{shape=[{n},8192]}}
+      %4 = mul %2 %3
+      return %4
+    }}"
+        )
+    };
+    let rule = "move-neg exact (mul (neg ?x) ?y) => (mul ?x (neg ?y)) if const(?y)
+    ?x: T[a,b]  ?y: const T[a,b]";
+    let moved = |n: usize| {
+        let rules = rule::parse("test", rule).unwrap();
+        let g = graph(&src(n));
+        let out = with_rules(&g, &rules.iter().collect::<Vec<_>>(), &Limits::default(), &mut context(None))
+            .unwrap();
+        out != g
+    };
+    assert!(moved(64));
+    assert!(!moved(4096));
+}
+
+/// Certificates of the rewrites of a graph, as JSON reads them back.
+fn certified(g: &Graph) -> Certified {
+    let mut cx = Context { certify: true, ..context(None) };
+    run(g, &mut cx).unwrap_or_else(|e| panic!("{e}"));
+    let mut done = cx.certificates.remove(0);
+    assert_eq!(cx.certificates, []);
+    let again = Certificate::from_json(&done.certificate.to_json()).unwrap_or_else(|e| panic!("{e}"));
+    assert_eq!(again, done.certificate);
+    done.certificate = again;
+    done
+}
+
+fn checked(c: &Certified) -> Result<(), String> {
+    let rules: Vec<&Rule> = rules::all().unwrap_or_else(|e| panic!("{e}")).iter().collect();
+    check(&c.certificate, &c.before, &c.after, &rules, Numerics::Reassociate).map_err(|e| e.to_string())
+}
+
+const SMALL: &str = "graph(%0: f32[4,8], %1: f32[4,8], %2: f32[8]) -> (f32[4,8], f32[8,4]) {
+  %3 = const f32[] 3.0
+  %4 = const f32[1] [2.0]
+  %5 = sub %3 %4
+  %6 = mul %2 %0
+  %7 = mul %1 %2
+  %8 = mul %5 %7
+  %9 = add %6 %8
+  %10 = neg %9
+  %11 = neg %10
+  %12 = transpose %11 {perm=[1,0]}
+  %13 = transpose %12 {perm=[1,0]}
+  %14 = exp %12
+  return %13, %14
+}";
+
+#[test]
+fn certificates_are_accepted() {
+    for g in [graph(SMALL), transformer(3)] {
+        let c = certified(&g);
+        assert_eq!(checked(&c), Ok(()), "{}", c.after);
+    }
+    assert!(certified(&graph(SMALL)).certificate.instances.len() > 3);
+}
+
+#[test]
+fn wrong_certificates_are_refused() {
+    let sound = certified(&graph(SMALL));
+    let n_terms = sound.certificate.terms.len() as u32;
+    let (mut refused, mut tried) = (0, 0);
+    for k in 0..sound.certificate.instances.len() {
+        let mut without = sound.clone();
+        without.certificate.instances.remove(k);
+        let mut renamed = sound.clone();
+        renamed.certificate.instances[k].rule = "mul-one".into();
+        let mut other = sound.clone();
+        let after = &mut other.certificate.instances[k].after;
+        *after = (*after + 1) % n_terms;
+        for wrong in [without, renamed, other] {
+            tried += 1;
+            refused += usize::from(checked(&wrong).is_err() || wrong == sound);
+        }
+    }
+    // An instance may be more than is needed; most aren't.
+    assert!(refused * 4 >= tried * 3, "{refused} of {tried}");
+    let mut wrong = sound.clone();
+    wrong.after = graph(&SMALL.replace("exp", "tanh"));
+    assert!(checked(&wrong).is_err());
+    let mut wrong = sound;
+    wrong.certificate.instances.clear();
+    assert_eq!(checked(&wrong), Err("the certificate doesn't prove that output \"\" stays the same".into()));
+}
+
+/// The certificate of a wrong rule names a rule that the checker doesn't have.
+#[test]
+fn wrong_rules_are_refused() {
+    let text = "neg-neg exact (neg ?x) => ?x\n    ?x: T[a]";
+    let rules = rule::parse("test", text).unwrap();
+    let g = graph("graph(%0: f32[4]) -> f32[4] { %1 = neg %0 %2 = exp %1 return %2 }");
+    let mut cx = Context { certify: true, ..context(None) };
+    with_rules(&g, &[&rules[0]], &Limits::default(), &mut cx).unwrap();
+    assert!(!cx.certificates[0].after.to_string().contains("neg"));
+    assert_eq!(
+        checked(&cx.certificates[0]),
+        Err("an instance of neg-neg: the left side doesn't match".into())
+    );
 }

@@ -36,7 +36,11 @@ pub fn to_egraph(g: &Graph, region: &Region, numerics: Numerics, explain: bool) 
         numerics,
     };
     let egraph = EGraph::new(analysis);
-    let egraph = if explain { egraph.with_explanations_enabled() } else { egraph };
+    let egraph = if explain {
+        egraph.with_explanations_enabled().without_explanation_length_optimization()
+    } else {
+        egraph
+    };
     let mut converter = Converter { g, region, out: Converted { egraph, ids: HashMap::new() }, n_opaques: 0 };
     region.nodes.iter().for_each(|id| converter.node(*id));
     converter.out.egraph.rebuild();

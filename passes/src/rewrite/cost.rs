@@ -8,9 +8,8 @@
 //!
 //! Costs are integers, so that sums don't depend on their order. Symbolic extents are taken to be [`NOMINAL`].
 
-use super::facts::{Facts, Kind, rebuild_op};
+use super::facts::{Facts, Kind, is_evaluated, rebuild_op};
 use super::lang::{EGraph, ENode};
-use crate::graph::rounds_alike;
 use crate::runner::Numerics;
 use aic_ir::dim::Dim;
 use aic_ir::op::Op;
@@ -29,8 +28,6 @@ const LAUNCH: f64 = 1e-6;
 const FUSED_LAUNCH: f64 = 5e-8;
 /// The part of its traffic that an elementwise operator has within a kernel of others.
 const FUSED_TRAFFIC: f64 = 0.25;
-/// Larger constants than this are evaluated at compile time only from operands as large.
-pub const FOLD_LIMIT: i64 = 64 << 20;
 
 /// Time in units of 10^-14 s, then the number of nodes; compared in this order.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -89,16 +86,10 @@ fn of_op(op: &Op, x: &[&Facts], y: &Facts, target: &Target, numerics: Numerics) 
         Kind::Tuple(types) => types.iter().collect(),
         _ => return u64::MAX,
     };
-    if y.is_const && is_folded(op, &x_types, &y_types, numerics) {
+    if x.iter().all(|f| f.is_const) && is_evaluated(op, &x_types, &y_types, numerics) {
         return 0;
     }
     to_units(seconds(op, &x_types, &y_types, target))
-}
-
-/// Whether an operator on constants is evaluated at compile time.
-fn is_folded(op: &Op, x: &[&Type], y: &[&Type], numerics: Numerics) -> bool {
-    let size = |types: &[&Type]| -> i64 { types.iter().map(|t| bytes(t) as i64).sum() };
-    size(y) <= FOLD_LIMIT.max(size(x)) && (numerics != Numerics::Exact || rounds_alike(op, x, y))
 }
 
 fn to_units(seconds: f64) -> u64 {

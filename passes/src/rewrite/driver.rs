@@ -1,14 +1,16 @@
 //! Rewriting whole graphs: region by region, equal regions once, until nothing changes.
 
+use super::certificate::{Certificate, Collector};
 use super::convert::{self, Converted};
 use super::cost::{self, Cost};
 use super::extract;
 use super::lang::ENode;
+use super::proof::{self, Proof};
 use super::recipe::{Recipe, names};
 use super::region::{self, Known, Part, Region};
 use super::rule::Rule;
 use super::saturate::{self, Limits, Outcome};
-use super::stats::{RegionStats, Stats};
+use super::stats::RegionStats;
 use crate::runner::Context;
 use aic_ir::bail;
 use aic_ir::dim::Sym;
@@ -28,9 +30,9 @@ pub struct Rewriter<'a, 'c> {
     pub limits: Limits,
     /// The machine, numerics and fuel.
     pub cx: &'c mut Context,
-    /// What was done.
-    pub stats: Stats,
     cache: HashMap<String, Arc<Done>>,
+    /// The certificate so far, if one is wanted.
+    collector: Option<Collector>,
 }
 
 /// What became of a region.
@@ -39,6 +41,8 @@ struct Done {
     recipe: Option<Recipe>,
     /// What is known of its outputs.
     known: Vec<(bool, bool)>,
+    /// Why the replacement is equal, if there is one and a certificate is wanted.
+    proof: Option<Proof>,
     /// Rules applied, in order.
     applied: Vec<String>,
     stats: RegionStats,
@@ -47,23 +51,35 @@ struct Done {
 impl<'a, 'c> Rewriter<'a, 'c> {
     /// A rewriter that has seen nothing yet.
     pub fn new(rules: &'a [&'a Rule], limits: Limits, cx: &'c mut Context) -> Self {
-        Rewriter { rules, limits, cx, stats: Stats::default(), cache: HashMap::new() }
+        let collector = cx.certify.then(Collector::default);
+        Rewriter { rules, limits, cx, cache: HashMap::new(), collector }
     }
 
-    /// Rewrites a graph until nothing changes. Symbols in `outside` have a value.
-    pub fn graph(&mut self, g: &Graph, outside: &HashSet<Sym>) -> Result<Graph> {
-        let mut g = g.clone();
+    /// The certificate of what was done, if one is wanted.
+    pub fn certificate(&mut self) -> Option<Certificate> {
+        self.collector.take().map(Collector::finish)
+    }
+
+    /// Rewrites a graph until nothing changes; `None` if nothing does at all. Symbols in `outside` have a value.
+    pub fn graph(&mut self, g: &Graph, outside: &HashSet<Sym>) -> Result<Option<Graph>> {
+        let mut current: Option<Graph> = None;
         let mut unchanged = 0;
         for pass in 0..MAX_PASSES {
-            match self.once(&g, outside, pass % 2 == 1)? {
-                Some(new) => (g, unchanged) = (new, 0),
+            let bodies = match self.collector {
+                Some(_) => None,
+                None => self.bodies(current.as_ref().unwrap_or(g), outside)?,
+            };
+            let regions =
+                self.once(bodies.as_ref().or(current.as_ref()).unwrap_or(g), outside, pass % 2 == 1)?;
+            match regions.or(bodies) {
+                Some(new) => (current, unchanged) = (Some(new), 0),
                 None => unchanged += 1,
             }
             if unchanged == 2 {
                 break;
             }
         }
-        Ok(g)
+        Ok(current)
     }
 
     /// Rewrites every region once; `None` if nothing changes.
@@ -73,6 +89,8 @@ impl<'a, 'c> Rewriter<'a, 'c> {
         let used_in = uses(g, &part_of);
         let mut builder = Builder::new(g);
         let mut changed = false;
+        let mut collector = self.collector.take();
+        let terms = collector.as_mut().map(|c| c.graph(g)).unwrap_or_default();
         for (k, part) in parts.into_iter().enumerate() {
             match part {
                 Part::Fixed(id) => builder.copy(id)?,
@@ -83,9 +101,13 @@ impl<'a, 'c> Rewriter<'a, 'c> {
                     let done = self.region(g, &region)?;
                     changed |= done.recipe.is_some();
                     builder.replace(&region, &done)?;
+                    if let (Some(c), Some(proof)) = (&mut collector, &done.proof) {
+                        c.region(g, &region, proof, &terms);
+                    }
                 }
             }
         }
+        self.collector = collector;
         Ok(if changed { Some(builder.finish()?) } else { None })
     }
 
@@ -97,14 +119,14 @@ impl<'a, 'c> Rewriter<'a, 'c> {
             if self.cx.fuel.is_none_or(|fuel| fuel >= n) {
                 let done = done.clone();
                 self.spend(&done.applied);
-                self.stats.regions.push(RegionStats { is_cached: true, ..done.stats.clone() });
+                self.cx.rewrites.regions.push(RegionStats { is_cached: true, ..done.stats.clone() });
                 return Ok(done);
             }
         }
         let fuel = self.cx.fuel;
         let done = Arc::new(self.saturated(g, region)?);
         self.spend(&done.applied);
-        self.stats.regions.push(done.stats.clone());
+        self.cx.rewrites.regions.push(done.stats.clone());
         if fuel.is_none() || self.cx.fuel != Some(0) {
             self.cache.insert(structure, done.clone());
         }
@@ -118,7 +140,7 @@ impl<'a, 'c> Rewriter<'a, 'c> {
     }
 
     fn saturated(&mut self, g: &Graph, region: &Region) -> Result<Done> {
-        let mut converted = convert::to_egraph(g, region, self.cx.numerics, false);
+        let mut converted = convert::to_egraph(g, region, self.cx.numerics, self.cx.certify);
         let before = self.cost_before(g, region, &converted);
         let mut fuel = self.cx.fuel;
         let outcome = saturate::saturate(&mut converted.egraph, self.rules, &self.limits, &mut fuel);
@@ -131,20 +153,25 @@ impl<'a, 'c> Rewriter<'a, 'c> {
         };
         let used =
             best.as_ref().map(|(choice, _)| outcome.used(&converted.egraph, choice)).unwrap_or_default();
-        self.stats.count(&outcome, &used);
+        self.cx.rewrites.count(&outcome, &used);
         let known = roots.iter().map(|id| &converted.egraph[*id].data).map(|f| (f.is_const, f.is_nonneg));
         let known = known.collect();
+        let enodes = converted.egraph.total_size();
+        let proof = match &best {
+            Some((choice, _)) if self.cx.certify => Some(proof::collect(g, region, &mut converted, choice)),
+            _ => None,
+        };
         let Outcome { stop, rounds, applied, .. } = outcome;
         let stats = RegionStats {
             nodes: region.nodes.len(),
-            enodes: converted.egraph.total_size(),
+            enodes,
             rounds,
             stop,
             is_cached: false,
             before,
             after: best.map_or(before, |(_, cost)| cost),
         };
-        Ok(Done { recipe, known, applied, stats })
+        Ok(Done { recipe, known, proof, applied, stats })
     }
 
     /// The cost of the region's nodes as they are, equal ones each.

@@ -22,7 +22,7 @@ pub struct Facts {
     pub kind: Kind,
     /// The value, if it is a constant of at most [`SMALL`] elements.
     pub value: Option<Tensor>,
-    /// Whether constants alone decide it.
+    /// Whether it is a constant, or will be when constants are folded.
     pub is_const: bool,
     /// Whether every element is NaN or at least 0 (`-0.0` is).
     pub is_nonneg: bool,
@@ -155,8 +155,10 @@ pub fn of_op(keyword: Keyword, children: &[&Facts], numerics: Numerics) -> Resul
             None => bail!("an operand of {} is no tensor", keyword.0),
         }
     }
-    let mut facts = Facts::results(op.infer(&types)?);
-    facts.is_const = x.iter().all(|f| f.is_const) && !mentions_symbols(&op);
+    let results = op.infer(&types)?;
+    let is_const = x.iter().all(|f| f.is_const)
+        && is_evaluated(&op, &types, &results.iter().collect::<Vec<_>>(), numerics);
+    let mut facts = Facts { is_const, ..Facts::results(results) };
     if facts.is_const
         && let Some(value) = fold(&op, x, &facts, numerics)
     {
@@ -166,17 +168,27 @@ pub fn of_op(keyword: Keyword, children: &[&Facts], numerics: Numerics) -> Resul
     Ok(facts)
 }
 
-/// The value of an operator on small constants, if it is small itself and the class of rewrites admits its evaluation.
+/// Whether an operator on constants is evaluated at compile time: no symbol decides what it computes, the result is
+/// no larger than 64 MiB or its operands, and the class of rewrites admits it.
+pub fn is_evaluated(op: &Op, x: &[&Type], y: &[&Type], numerics: Numerics) -> bool {
+    let size = |types: &[&Type]| -> Option<i64> {
+        types.iter().map(|t| Some(t.numel().as_const()?.saturating_mul(t.dtype.size() as i64))).sum()
+    };
+    let (Some(from), Some(to)) = (size(x), size(y)) else { return false };
+    to <= from.max(graph::FOLD_LIMIT as i64)
+        && !mentions_symbols(op)
+        && (numerics != Numerics::Exact || graph::rounds_alike(op, x, y))
+}
+
+/// The value of an operator that is evaluated, if its operands and itself are small.
 fn fold(op: &Op, x: &[&Facts], y: &Facts, numerics: Numerics) -> Option<Tensor> {
     let size = y.ty()?.numel().as_const()?;
-    let types: Option<Vec<&Type>> = x.iter().map(|f| f.ty()).collect();
-    let is_exact = numerics == Numerics::Exact;
-    if size > SMALL as i64 || (is_exact && !graph::rounds_alike(op, &types?, &[y.ty()?])) {
+    if size > SMALL as i64 {
         return None;
     }
     let x: Vec<Tensor> = x.iter().map(|f| f.value.clone()).collect::<Option<_>>()?;
     let mut y = op.eval(&x).ok()?;
-    (y.len() == 1 && !(is_exact && graph::makes_nan(op, &y))).then(|| y.remove(0))
+    (y.len() == 1 && !(numerics == Numerics::Exact && graph::makes_nan(op, &y))).then(|| y.remove(0))
 }
 
 fn nonneg(keyword: Keyword, x: &[&Facts]) -> bool {

@@ -5,8 +5,12 @@
 //! - [`driver`]: whole graphs; [`region`]: their parts; [`recipe`]: what becomes of a part; [`stats`]: what was done.
 //! - [`facts`]: what is known of an e-class, and so what guards and functions are given.
 //! - [`lang`]: e-nodes; [`convert`]: region to e-graph; [`extract`]: the cheapest choice by [`cost`].
+//! - [`certificate`]: why the result equals the graph, by [`proof`]s of regions; [`check`]: whether that is true.
 //! - [`saturate`]: applying rules within limits; [`plan`]: instances of a term with the facts of its parts.
 
+pub mod certificate;
+pub mod check;
+mod control;
 pub mod convert;
 pub mod cost;
 pub mod driver;
@@ -16,6 +20,7 @@ pub mod functions;
 pub mod guards;
 pub mod lang;
 pub mod plan;
+pub mod proof;
 pub mod recipe;
 pub mod region;
 pub mod rule;
@@ -27,6 +32,7 @@ pub mod term;
 use crate::runner::{Context, Numerics};
 use aic_ir::error::Result;
 use aic_ir::graph::Graph;
+use certificate::Certified;
 use driver::Rewriter;
 use rule::Rule;
 use saturate::Limits;
@@ -49,5 +55,10 @@ fn is_admitted(rule: &Rule, numerics: Numerics) -> bool {
 
 /// Rewrites a graph with the given rules.
 pub fn with_rules(g: &Graph, rules: &[&Rule], limits: &Limits, cx: &mut Context) -> Result<Graph> {
-    Rewriter::new(rules, *limits, cx).graph(g, &HashSet::new())
+    let mut rewriter = Rewriter::new(rules, *limits, cx);
+    let after = rewriter.graph(g, &HashSet::new())?.unwrap_or_else(|| g.clone());
+    if let Some(certificate) = rewriter.certificate() {
+        cx.certificates.push(Certified { before: g.clone(), after: after.clone(), certificate });
+    }
+    Ok(after)
 }
