@@ -25,11 +25,11 @@ const MAX_RECOMPUTATION: i64 = 4;
 /// The compute of a graph; `None` if one of its nodes has none.
 pub fn compose(g: &Graph) -> Option<Compute> {
     let mut c = simplify::compute(&concatenate(g)?);
-    // Movements first: then it shows how often elements are really read.
+    // Movements first, and what is read last first: then it shows how often elements are really read.
     for moves in [true, false] {
         let stages: Vec<usize> =
             (0..c.stages.len()).filter(|&k| (cost(&c.stages[k].value) == 0) == moves).collect();
-        stages.into_iter().for_each(|k| inline(&mut c, k));
+        stages.into_iter().rev().for_each(|k| inline(&mut c, k));
         remove_dead(&mut c);
     }
     c.stages.iter_mut().for_each(rename_axes);
@@ -121,6 +121,10 @@ fn inline(c: &mut Compute, k: usize) {
     for (r, stage) in changed {
         c.stages[r] = stage;
     }
+    if !c.outputs.contains(&k) {
+        // It reads nothing any more.
+        c.stages[k].value = Expr::Const(map.dtype, Scalar::zero(map.dtype));
+    }
 }
 
 fn is_worth_it(c: &Compute, k: usize, readers: &[usize]) -> bool {
@@ -179,8 +183,9 @@ fn reshape_reduction(c: &mut Compute, k: usize) {
     let from = &c.stages[r];
     let dims = |s: &Stage| -> Vec<Dim> { s.axes.iter().map(|a| a.extent.clone()).collect() };
     let numel = |s: &Stage| s.ty().numel();
+    let here: Vec<Dim> = map.axes.iter().map(|a| if a.extent.is(1) { 0.into() } else { a.dim() }).collect();
     let is_reshape = numel(map) == numel(from)
-        && flatten(&at, &dims(from)).join_div_mod() == flatten(&map.indices(), &dims(map)).join_div_mod();
+        && flatten(&at, &dims(from)).join_div_mod() == flatten(&here, &dims(map)).join_div_mod();
     if map.reduction.is_some() || from.reduction.is_none() || !is_reshape || dims(from) == dims(map) {
         return;
     }
@@ -254,7 +259,7 @@ fn n_nodes(e: &Expr) -> usize {
 }
 
 /// What an element costs, in additions. Addresses and conversions are part of loading.
-fn cost(e: &Expr) -> usize {
+pub fn cost(e: &Expr) -> usize {
     match e {
         Expr::Const(..) | Expr::Index(_) => 0,
         Expr::Load(_, args) => args.iter().map(cost).sum(),

@@ -9,6 +9,7 @@ use aic_ir::scalar::Scalar;
 use aic_ir::tensor::Tensor;
 use aic_ir::types::Type;
 
+#[allow(dead_code)]
 /// A graph of the sample's operator. With `symbolic` every extent is a symbol, the same for equal extents, so that
 /// the kernels know nothing but the rank.
 pub fn one_node(s: &Sample, symbolic: bool) -> Result<Graph> {

@@ -1,0 +1,146 @@
+//! Groups of nodes, and whether one kernel can compute them.
+
+use super::flow::Flow;
+use super::kind::Kind;
+use crate::runner::{Context, Numerics};
+use crate::schedule::{self, Signature, pieces, signature};
+use aic_ir::compose::compose;
+use aic_ir::compute::Compute;
+use aic_ir::error::Result;
+use aic_ir::graph::{Graph, ValueId};
+use aic_ir::op::Op;
+use aic_ir::schedule::Class;
+use aic_ir::target::Target;
+use aic_ir::types::Type;
+use aic_ir::verify;
+use std::collections::{BTreeSet, HashMap};
+
+/// The most nodes in a group.
+pub const MAX_NODES: usize = 256;
+/// The most operands and results of a group.
+pub const MAX_ARGUMENTS: usize = 32;
+
+/// Positions of nodes.
+pub type Set = BTreeSet<usize>;
+
+/// A group's nodes as a graph of their own.
+pub struct Body {
+    /// The graph.
+    pub graph: Graph,
+    /// What its inputs are outside.
+    pub inputs: Vec<ValueId>,
+    /// What its outputs are outside.
+    pub outputs: Vec<ValueId>,
+}
+
+/// The nodes without reshapes at the border, which cost nothing outside.
+pub fn without_border_reshapes(flow: &Flow, set: &Set) -> Set {
+    let mut left = set.clone();
+    loop {
+        let is_border = |n: usize| {
+            let node = flow.node(n);
+            let is_first = || !flow.producer(node.inputs[0]).is_some_and(|p| left.contains(&p));
+            let is_last = || !flow.users[n].iter().any(|u| left.contains(u));
+            matches!(node.op, Op::Reshape(_)) && (is_first() || is_last())
+        };
+        let Some(n) = left.iter().copied().find(|n| is_border(*n)) else { return left };
+        left.remove(&n);
+    }
+}
+
+/// The body of a group whose results are needed outside if `is_needed` says so. Constants of one element are part of
+/// it, others are operands.
+pub fn body(flow: &Flow, set: &Set, name: &str, is_needed: &dyn Fn(usize, ValueId) -> bool) -> Body {
+    let mut graph = Graph::new(name);
+    let mut map: HashMap<ValueId, ValueId> = HashMap::new();
+    let operands = || set.iter().flat_map(|n| &flow.node(*n).inputs).copied();
+    let is_inside = |v: ValueId| flow.producer(v).is_some_and(|p| set.contains(&p));
+    let is_scalar = |v: ValueId| flow.graph.as_const(v).is_some_and(|c| c.len() == 1);
+    let mut inputs = Vec::new();
+    for v in operands().filter(|v| !is_inside(*v) && !is_scalar(*v)) {
+        map.entry(v).or_insert_with(|| {
+            inputs.push(v);
+            graph.add_input("", flow.graph.ty(v).clone())
+        });
+    }
+    for n in set {
+        let node = flow.node(*n);
+        for v in &node.inputs {
+            if let Some(value) = flow.graph.as_const(*v)
+                && !map.contains_key(v)
+            {
+                map.insert(*v, graph.add_const(value.clone(), &[]));
+            }
+        }
+        let x: Vec<ValueId> = node.inputs.iter().filter_map(|v| map.get(v).copied()).collect();
+        let types = node.outputs.iter().map(|v| flow.graph.ty(*v).clone()).collect();
+        let y = graph.add_typed(node.op.clone(), &x, types, &node.origin);
+        map.extend(node.outputs.iter().copied().zip(y));
+    }
+    let results = set.iter().flat_map(|n| flow.node(*n).outputs.iter().map(|v| (*n, *v)));
+    let outputs: Vec<ValueId> = results.filter(|(n, v)| is_needed(*n, *v)).map(|(_, v)| v).collect();
+    for v in &outputs {
+        graph.add_output("", map[v]);
+    }
+    Body { graph, inputs, outputs }
+}
+
+/// The number of kernels for a group, if it is a group that may be; `None` if it is too large, or if a kernel isn't
+/// sound whatever the extents, or would change bits that have to be kept.
+pub fn n_kernels(body: &Body, cx: &Context) -> Option<usize> {
+    let n_contractions = body.graph.nodes().filter(|(_, n)| is_contraction(&n.op)).count();
+    let n_arguments = body.inputs.len() + body.outputs.len();
+    if body.graph.nodes().len() > MAX_NODES || n_arguments > MAX_ARGUMENTS || n_contractions > 1 {
+        return None;
+    }
+    let c = compose(&body.graph)?;
+    let parts = pieces(&c, &cx.target);
+    let has_symbols = body.graph.nodes().any(|(_, n)| {
+        n.outputs.iter().any(|v| body.graph.ty(*v).dims.iter().any(|d| d.as_const().is_none()))
+    });
+    let is_sound = || {
+        parts.iter().all(|p| {
+            schedule::kernel("", &p.compute, &cx.target).is_ok_and(|(_, k)| verify::kernel(&k).is_empty())
+        })
+    };
+    if has_symbols && !is_sound() {
+        return None;
+    }
+    let keeps = keeps_order(&body.graph, &c, cx).unwrap_or(false);
+    if !keeps {
+        return None;
+    }
+    Some(parts.len())
+}
+
+fn is_contraction(op: &Op) -> bool {
+    matches!(op, Op::Matmul(_) | Op::Conv(_) | Op::Attention(_))
+}
+
+/// Whether every reduction is summed in the order in which it is by its operator's own kernel, where bits are to be
+/// kept; and whether contractions are computed as such, which is many times faster than otherwise.
+fn keeps_order(body: &Graph, composed: &Compute, cx: &Context) -> Result<bool> {
+    let mut before = Vec::new();
+    for (_, n) in body.nodes() {
+        let types = |vs: &[ValueId]| -> Vec<Type> { vs.iter().map(|v| body.ty(*v).clone()).collect() };
+        if let Some(c) = n.op.compute(&types(&n.inputs), &types(&n.outputs)) {
+            before.extend(signatures(&c, &cx.target)?);
+        }
+    }
+    let after = signatures(composed, &cx.target)?;
+    let is_contraction = |s: &Signature| *s == Signature::Sequential(Class::Contract);
+    let alike =
+        |(a, b): (&Signature, &Signature)| a == b || cx.numerics != Numerics::Exact && !is_contraction(a);
+    Ok(before.len() == after.len() && before.iter().zip(&after).all(alike))
+}
+
+/// The signatures of a compute's reductions, in order.
+fn signatures(c: &Compute, target: &Target) -> Result<Vec<Signature>> {
+    let all = (0..c.stages.len()).map(|k| signature(c, k, target));
+    all.filter_map(Result::transpose).collect()
+}
+
+/// Whether all nodes are maps.
+pub fn is_map(flow: &Flow, set: &Set) -> bool {
+    set.iter().all(|n| flow.kinds[*n] <= Kind::Injective)
+}
