@@ -2,14 +2,16 @@
 
 use aic_ir::compose::compose;
 use aic_ir::dim::Dim;
-use aic_ir::graph::Graph;
+use aic_ir::graph::{Graph, Port};
 use aic_ir::target::Target;
 use aic_ir::types::Type;
 
 /// The extent that a symbol is taken to have.
 const NOMINAL: i64 = 64;
-/// Cycles per second of a vector unit.
+/// Cycles per second.
 const CLOCK: f64 = 3e9;
+/// Vector instructions per cycle.
+const VECTOR_UNITS: f64 = 2.0;
 /// Seconds to start a kernel.
 const LAUNCH: f64 = 1e-6;
 
@@ -22,28 +24,36 @@ pub enum Choice {
     Keep,
 }
 
-/// The cheaper choice for a map with `n_readers`.
+/// What a map moves and computes.
+struct Costs {
+    /// Seconds to read the operands.
+    read: f64,
+    /// Seconds to write the results, or to read them.
+    write: f64,
+    /// Seconds of arithmetic.
+    arithmetic: f64,
+}
+
+/// The cheaper choice for a map that `n_readers` read.
 pub fn choose(map: &Graph, n_readers: usize, target: &Target) -> Choice {
-    let of = |values: &mut dyn Iterator<Item = &Type>| -> f64 { values.map(bytes).sum() };
-    let read = of(&mut map.inputs.iter().map(|p| map.ty(p.value)));
-    let written = of(&mut map.outputs.iter().map(|p| map.ty(p.value)));
-    let lanes = f64::from(target.lanes(4));
-    let arithmetic = compose(map).map_or(0.0, |c| number(&c.flops())) / (CLOCK * lanes);
-    let again = (n_readers - 1) as f64;
-    let recompute = again * (arithmetic + time(read, target));
-    let keep = (again + 1.0) * time(written, target);
-    if recompute <= keep { Choice::Recompute } else { Choice::Keep }
+    let c = costs(map, target);
+    let n = n_readers as f64;
+    let recompute = (n - 1.0) * (c.arithmetic + c.read);
+    if recompute <= n * c.write { Choice::Recompute } else { Choice::Keep }
 }
 
 /// Whether a kernel of its own for the map is cheaper than evaluating it in each of `n_readers`.
 pub fn pays_alone(map: &Graph, n_readers: usize, target: &Target) -> bool {
-    let of = |values: &mut dyn Iterator<Item = &Type>| -> f64 { values.map(bytes).sum() };
-    let read = of(&mut map.inputs.iter().map(|p| map.ty(p.value)));
-    let written = of(&mut map.outputs.iter().map(|p| map.ty(p.value)));
-    let arithmetic = compose(map).map_or(0.0, |c| number(&c.flops())) / (CLOCK * f64::from(target.lanes(4)));
+    let c = costs(map, target);
     let n = n_readers as f64;
-    let alone = LAUNCH + arithmetic + time(read, target) + (n + 1.0) * time(written, target);
-    n * (arithmetic + time(read, target)) > alone
+    n * (c.arithmetic + c.read) > LAUNCH + c.arithmetic + c.read + (n + 1.0) * c.write
+}
+
+fn costs(map: &Graph, target: &Target) -> Costs {
+    let seconds = |ports: &[Port]| time(ports.iter().map(|p| bytes(map.ty(p.value))).sum(), target);
+    let flops = compose(map).map_or(0.0, |c| number(&c.flops()));
+    let peak = CLOCK * VECTOR_UNITS * f64::from(target.lanes(4));
+    Costs { read: seconds(&map.inputs), write: seconds(&map.outputs), arithmetic: flops / peak }
 }
 
 fn number(d: &Dim) -> f64 {
