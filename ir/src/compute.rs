@@ -14,7 +14,7 @@
 
 use crate::dim::{Dim, Sym};
 use crate::dtype::DType;
-use crate::scalar::{Scalar, ScalarFn};
+use crate::scalar::{Scalar, ScalarFn, Signature};
 use crate::types::Type;
 
 /// What is computed: inputs, stages, and which stages are outputs.
@@ -344,18 +344,26 @@ impl Compute {
         Compute { inputs: inputs.to_vec(), stages, outputs: vec![last] }
     }
 
-    /// Scalar operations per evaluation: two for each multiply-add of a contraction, one for every other call. In terms
-    /// of the symbols of the inputs' types.
+    /// Scalar operations per evaluation: two for each multiply-add of a contraction, one for every other call that
+    /// gives a number; conditions are for free. In terms of the symbols of the inputs' types.
     pub fn flops(&self) -> Dim {
         let mut total = Dim::from(0);
         for s in &self.stages {
             let mut calls = 0i64;
-            s.value
-                .visit(&mut |e| calls += i64::from(matches!(e, Expr::Call(f, _) if *f != ScalarFn::Select)));
+            s.value.visit(&mut |e| calls += i64::from(matches!(e, Expr::Call(f, _) if is_arithmetic(*f))));
             calls += i64::from(s.reduction.is_some());
             total = total + s.points() * calls.into();
         }
         total
+    }
+}
+
+/// Whether a function computes a number, and doesn't just choose or decide.
+fn is_arithmetic(f: ScalarFn) -> bool {
+    use Signature::{Bool, Compare, Float, Int, Num, Select, Test};
+    match f.signature() {
+        Float | Num | Int => true,
+        Bool | Compare | Test | Select => false,
     }
 }
 

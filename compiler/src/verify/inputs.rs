@@ -59,7 +59,7 @@ pub fn generate(graph: &Graph, seed: u64, numerics: Numerics, keep_values: bool)
     let wide = seed % 2 == 1;
     let mut failure = Error::new("no inputs were tried");
     for (extents, wide) in [(true, wide), (true, false), (false, false)] {
-        let drawn = inputs(graph, seed, extents && seed > 0, wide);
+        let drawn = draw(graph, seed, extents && seed > 0, wide);
         let case = drawn.and_then(|inputs| {
             eval::bind_symbols(graph, &inputs)?;
             case_of(graph, inputs, numerics, keep_values)
@@ -72,7 +72,12 @@ pub fn generate(graph: &Graph, seed: u64, numerics: Numerics, keep_values: bool)
     Err(failure.context("the model isn't defined on generated inputs").help("give it some with --inputs"))
 }
 
-fn inputs(graph: &Graph, seed: u64, extents: bool, wide: bool) -> Result<Vec<Tensor>> {
+/// Inputs of a seed: symbols are 1 or with `extents` up to 6, and values of the first ranges or with `wide` of the
+/// others.
+///
+/// # Errors
+/// An input has a dim without a value.
+pub fn draw(graph: &Graph, seed: u64, extents: bool, wide: bool) -> Result<Vec<Tensor>> {
     let mut rng = Rng::new(seed ^ 0xd1_35);
     let symbols: HashMap<Sym, i64> = graph
         .input_symbols()

@@ -10,7 +10,7 @@ pub mod nodes;
 pub mod reference;
 
 pub use compare::Comparison;
-pub use inputs::{Case, case_of, generate};
+pub use inputs::{Case, case_of, draw, generate};
 
 use crate::driver::{Options, Runner};
 use crate::reproducer;
