@@ -344,6 +344,30 @@ impl Compute {
         Compute { inputs: inputs.to_vec(), stages, outputs: vec![last] }
     }
 
+    /// Replaces symbols, but not axes.
+    pub(crate) fn subst(&mut self, f: &dyn Fn(&Sym) -> Option<Dim>) {
+        self.inputs.iter_mut().for_each(|t| *t = t.subst(f));
+        for s in &mut self.stages {
+            s.value = s.value.subst(f);
+            let over = s.reduction.iter_mut().flat_map(|r| &mut r.axes);
+            s.axes.iter_mut().chain(over).for_each(|a| a.extent = a.extent.subst(f));
+        }
+    }
+
+    /// Renames axes.
+    pub(crate) fn subst_axes(&mut self, f: &dyn Fn(&Sym) -> Option<Dim>) {
+        for s in &mut self.stages {
+            s.value = s.value.subst(f);
+            let over = s.reduction.iter_mut().flat_map(|r| &mut r.axes);
+            for a in s.axes.iter_mut().chain(over) {
+                a.extent = a.extent.subst(f);
+                if let Some(new) = f(&a.var).as_ref().and_then(Dim::as_sym) {
+                    a.var = new.clone();
+                }
+            }
+        }
+    }
+
     /// Scalar operations per evaluation: two for each multiply-add of a contraction, one for every other call that
     /// gives a number; conditions are for free. In terms of the symbols of the inputs' types.
     pub fn flops(&self) -> Dim {

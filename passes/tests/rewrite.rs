@@ -39,7 +39,7 @@ fn operands_in_both_orders() {
     let expected = graph(
         "graph(%0: f32[4,8], %1: f32[4,8], %2: f32[8]) -> f32[4,8] {
       %3 = add %0 %1
-      %4 = mul %3 %2
+      %4 = mul %2 %3
       return %4
     }",
     );

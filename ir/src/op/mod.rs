@@ -70,6 +70,7 @@ use crate::scalar::ScalarFn;
 use crate::tensor::{Tensor, numel};
 use crate::types::Type;
 use crate::{bail, ensure};
+use std::collections::BTreeSet;
 
 /// What every operator provides.
 pub trait Operator: Sized {
@@ -173,8 +174,7 @@ macro_rules! ops {
             #[must_use]
             pub fn subst(&self, f: &dyn Fn(&Sym) -> Option<Dim>) -> Op { match self { $(Op::$name(o) => Op::$name(o.subst(f))),* } }
 
-            /// The compute definition, for operators that are expressions; `x` and `y` are the types of operands and results.
-            pub fn compute(&self, x: &[Type], y: &[Type]) -> Option<Compute> { match self { $(Op::$name(o) => o.compute(x, y)),* } }
+            fn compute_of_struct(&self, x: &[Type], y: &[Type]) -> Option<Compute> { match self { $(Op::$name(o) => o.compute(x, y)),* } }
 
             /// The loops, for operators that build them themselves; its name is empty.
             pub fn kernel(&self, x: &[Type], y: &[Type]) -> Option<Kernel> { match self { $(Op::$name(o) => o.kernel(x, y)),* } }
@@ -244,6 +244,23 @@ impl OpSignature {
 }
 
 impl Op {
+    /// The compute definition, for operators that are expressions; `x` and `y` are the types of operands and results.
+    pub fn compute(&self, x: &[Type], y: &[Type]) -> Option<Compute> {
+        let used: BTreeSet<Sym> = x.iter().chain(y).flat_map(|t| &t.dims).flat_map(Dim::symbols).collect();
+        if used.is_empty() {
+            return self.compute_of_struct(x, y);
+        }
+        // Definitions name axes as they like; a dim may have the same name.
+        let dim = |s: &Sym| Sym::new(&format!("dim {}", s.name()));
+        let apart = |t: &Type| t.subst(&|s| Some(Dim::sym(&dim(s))));
+        let [x, y] = [x, y].map(|types| types.iter().map(apart).collect::<Vec<Type>>());
+        let mut c = self.subst(&|s| Some(Dim::sym(&dim(s)))).compute_of_struct(&x, &y)?;
+        let axis = |s: &Sym| used.contains(s).then(|| Dim::named(&format!("{}'", s.name())));
+        c.subst_axes(&axis);
+        c.subst(&|s| s.name().strip_prefix("dim ").map(Dim::named));
+        Some(c)
+    }
+
     /// What operators of a keyword take; `None` for unknown keywords.
     pub fn signature(keyword: &str) -> Option<OpSignature> {
         let Some(f) = ScalarFn::from_keyword(keyword) else { return Op::struct_signature(keyword) };

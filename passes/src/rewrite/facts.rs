@@ -26,8 +26,10 @@ pub struct Facts {
     pub is_const: bool,
     /// Whether every element is NaN or at least 0 (`-0.0` is).
     pub is_nonneg: bool,
-    /// Whether it is a constant that hides later keys from a query: 0 up to the diagonal that ends in the last element,
-    /// minus infinity beyond it.
+    /// The value of all elements, if it is a constant, of any size, that has such a value.
+    pub uniform: Option<Scalar>,
+    /// Whether it is a constant mask that hides later keys from a query: 0 or `true` up to the diagonal that ends in the
+    /// last element, beyond it minus infinity, or so low a number that its exponential is 0, or `false`.
     pub is_causal: bool,
 }
 
@@ -47,7 +49,14 @@ pub enum Kind {
 impl Facts {
     /// A tensor of which only the type is known.
     pub fn tensor(ty: Type) -> Facts {
-        Facts { kind: Kind::Tensor(ty), value: None, is_const: false, is_nonneg: false, is_causal: false }
+        Facts {
+            kind: Kind::Tensor(ty),
+            value: None,
+            is_const: false,
+            is_nonneg: false,
+            uniform: None,
+            is_causal: false,
+        }
     }
 
     /// A constant; its value is kept if it is small.
@@ -58,13 +67,21 @@ impl Facts {
             value: (value.len() <= SMALL).then(|| value.clone()),
             is_const: true,
             is_nonneg,
+            uniform: uniform(value),
             is_causal: is_causal(value),
         }
     }
 
     /// An attribute.
     pub fn attr(value: Attribute) -> Facts {
-        Facts { kind: Kind::Attr(value), value: None, is_const: true, is_nonneg: false, is_causal: false }
+        Facts {
+            kind: Kind::Attr(value),
+            value: None,
+            is_const: true,
+            is_nonneg: false,
+            uniform: None,
+            is_causal: false,
+        }
     }
 
     /// Facts of an operator's results, of which only the types are known.
@@ -76,6 +93,7 @@ impl Facts {
                 value: None,
                 is_const: false,
                 is_nonneg: false,
+                uniform: None,
                 is_causal: false,
             },
         }
@@ -102,11 +120,9 @@ impl Facts {
         self.ty().map(|ty| &ty.dims[..])
     }
 
-    /// The one value of all elements, if it is a small constant that has such a value.
+    /// The one value of all elements, if it is a constant that has such a value.
     pub fn splat(&self) -> Option<Scalar> {
-        let value = self.value.as_ref().filter(|v| !v.is_empty())?;
-        let first = value.get(0);
-        value.scalars().all(|x| x == first).then_some(first)
+        self.uniform
     }
 }
 
@@ -118,15 +134,24 @@ fn is_nonneg(x: Scalar) -> bool {
     }
 }
 
+/// See [`Facts::uniform`].
+fn uniform(value: &Tensor) -> Option<Scalar> {
+    let elements = value.bytes().chunks_exact(value.dtype().size());
+    let first = elements.clone().next()?;
+    elements.clone().all(|e| e == first).then(|| value.get(0))
+}
+
 /// See [`Facts::is_causal`].
 fn is_causal(value: &Tensor) -> bool {
     let &[.., rows, columns] = value.shape() else { return false };
-    let hidden = |p: usize| p % columns + rows > p / columns % rows + columns;
-    let fits = |(p, x): (usize, Scalar)| match x {
-        Scalar::F(x) => x == if hidden(p) { f64::NEG_INFINITY } else { 0.0 },
+    let is_hidden = |p: usize| p % columns + rows > p / columns % rows + columns;
+    let fits = |(p, x): (usize, Scalar)| match (x, is_hidden(p)) {
+        (Scalar::F(x), true) => x == f64::NEG_INFINITY || x <= -1e4 && rows <= columns,
+        (Scalar::F(x), false) => x == 0.0,
+        (Scalar::B(x), hidden) => x != hidden,
         _ => false,
     };
-    columns > 1 && value.dtype().is_float() && value.scalars().enumerate().all(fits)
+    columns > 1 && value.scalars().enumerate().all(fits)
 }
 
 /// The operator of an [`ENode::Op`], from what is known of its attributes.
@@ -217,8 +242,14 @@ pub struct Analysis {
 impl Analysis {
     /// Facts of an e-node, given those of its children.
     pub fn facts(&self, node: &ENode, child: impl Fn(Id) -> Facts) -> Facts {
-        let ill =
-            || Facts { kind: Kind::Ill, value: None, is_const: false, is_nonneg: false, is_causal: false };
+        let ill = || Facts {
+            kind: Kind::Ill,
+            value: None,
+            is_const: false,
+            is_nonneg: false,
+            uniform: None,
+            is_causal: false,
+        };
         match node {
             ENode::Attr(a) => Facts::attr(a.clone()),
             ENode::Const(c) => Facts::constant(c.value()),
@@ -252,6 +283,7 @@ impl egg::Analysis<ENode> for Analysis {
             value: a.value.clone().or_else(|| b.value.clone()),
             is_const: a.is_const || b.is_const,
             is_nonneg: a.is_nonneg || b.is_nonneg,
+            uniform: a.uniform.or(b.uniform),
             is_causal: a.is_causal || b.is_causal,
         };
         let did = DidMerge(merged != *a, merged != b);

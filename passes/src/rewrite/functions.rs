@@ -33,7 +33,12 @@ macro_rules! functions {
 }
 
 functions! {
-    compose, scalar, shape, dtype, splat, number, reciprocal, scaled, permute, inverse, swap_last, swapping, without_ones, perm_without_ones, slice_starts, times, sum, minus, starts_in, sizes_in, steps_in, start_minus, start_at, one_of, unit_steps, gathered, sum_along, padded, axes_merged, axes_before, reduced, axes_before_perm, perm_of_rest, only, per_filter, grouped_filters, grouped_channels, filter_axes, per_output, as_column, as_row, row_for, first_two, points, window_pads, followed_by, doubled,
+    compose, scalar, shape, dtype, splat, number, reciprocal, scaled, permute, inverse, swap_last, swapping,
+    without_ones, perm_without_ones, slice_starts, times, sum, minus, starts_in, sizes_in, steps_in,
+    start_minus, start_at, one_of, unit_steps, gathered, sum_along, padded, axes_merged, axes_before,
+    reduced, axes_before_perm, perm_of_rest, only, per_filter, grouped_filters, grouped_channels,
+    filter_axes, per_output, as_column, as_row, row_for, first_two, points, window_pads, followed_by,
+    with_last, starts_before, sizes_before, steps_before, doubled,
 }
 
 /// The function with this name.
@@ -426,4 +431,65 @@ fn doubled(x: &[&Facts]) -> Option<Facts> {
     let last = dims.last_mut()?;
     *last = last.clone() * 2.into();
     attr(dims)
+}
+
+/// `(@with_last ?extents ?w)`: the last of the extents replaced by that of `?w`.
+fn with_last(x: &[&Facts]) -> Option<Facts> {
+    let [list, w] = x else { return None };
+    let mut dims = extents(list)?;
+    *dims.last_mut()? = w.dims()?.last()?.clone();
+    attr(dims)
+}
+
+/// A slice of a tensor of other extents as one of the tensor itself: start, size and step along every axis.
+///
+/// Axes correspond in groups of equal products. A group of one axis of the tensor may be sliced along its outermost
+/// part, the other ones must be kept whole.
+fn before_reshape(x: &[&Facts]) -> Option<Vec<(Dim, Dim, Dim)>> {
+    let [x, list, starts, sizes, steps] = x else { return None };
+    let (dims, list) = (x.dims()?, extents(list)?);
+    let (starts, sizes) = (arg::<Vec<Dim>>(starts)?, arg::<Vec<Dim>>(sizes)?);
+    let steps = arg::<Vec<Dim>>(steps)?;
+    if [&starts, &sizes, &steps].iter().any(|l| l.len() != list.len()) {
+        return None;
+    }
+    let is_whole = |k: usize| k < list.len() && starts[k].is(0) && sizes[k] == list[k] && steps[k].is(1);
+    let mut found = Vec::with_capacity(dims.len());
+    let mut k = 0;
+    for d in dims {
+        if d.is(1) {
+            found.push((0.into(), 1.into(), 1.into()));
+            continue;
+        }
+        while k < list.len() && list[k].is(1) {
+            is_whole(k).then_some(())?;
+            k += 1;
+        }
+        let (outermost, mut inner) = (k, Dim::from(1));
+        while k < list.len() && inner.clone() * list[outermost].clone() != *d {
+            k += 1;
+            is_whole(k).then_some(())?;
+            inner = inner * list.get(k)?.clone();
+        }
+        let (start, size, step) = (starts.get(outermost)?, sizes.get(outermost)?, steps.get(outermost)?);
+        (step.is(1) || inner.is(1)).then_some(())?;
+        found.push((start.clone() * inner.clone(), size.clone() * inner, step.clone()));
+        k += 1;
+    }
+    (k..list.len()).all(is_whole).then_some(found)
+}
+
+/// `(@starts_before ?x ?extents ?starts ?sizes ?steps)`: where a slice of the reshaped `?x` begins in `?x`.
+fn starts_before(x: &[&Facts]) -> Option<Facts> {
+    attr(before_reshape(x)?.into_iter().map(|(start, _, _)| start).collect::<Vec<Dim>>())
+}
+
+/// `(@sizes_before ..)`: its sizes there.
+fn sizes_before(x: &[&Facts]) -> Option<Facts> {
+    attr(before_reshape(x)?.into_iter().map(|(_, size, _)| size).collect::<Vec<Dim>>())
+}
+
+/// `(@steps_before ..)`: its steps there.
+fn steps_before(x: &[&Facts]) -> Option<Facts> {
+    attr(before_reshape(x)?.into_iter().map(|(_, _, step)| step).collect::<Vec<Dim>>())
 }

@@ -37,7 +37,13 @@ macro_rules! guards {
 }
 
 guards! {
-    is, float, int, signed, nonneg, positive, finite, between, le, power_of_two, has_reciprocal, uniform, several, scalar, not_scalar, one_element, same_type, same_dims, narrower, holds_all, keeps_low_bits, exact_scale, zero_point, covers, softplus_threshold, zeros, ones, identity, keeps_order, has_one, swapped_matrices, inside, ends_before, starts_after, adjacent, index_of, adds_up, last_axis_only, same_last, order_free, combines, differs_by_ones, swaps_last, is_matrix, one_point, per_channel, per_input_channel, per_column, spatial_pads, neutral, kept, trailing, count, last, causal_mask, copies_heads, halves, neighbours, stacks
+    is, float, int, signed, nonneg, positive, finite, between, le, power_of_two, has_reciprocal, uniform,
+    several, scalar, many, one_element, same_type, same_dims, narrower, holds_all, keeps_low_bits,
+    exact_scale, zero_point, covers, softplus_threshold, zeros, ones, identity, keeps_order, has_one,
+    swapped_matrices, inside, ends_before, starts_after, adjacent, index_of, adds_up, last_axis_only,
+    same_last, splits_first, order_free, combines, differs_by_ones, swaps_last, is_matrix, one_point,
+    per_channel, per_input_channel, per_column, spatial_pads, neutral, kept, trailing, count, last,
+    causal_mask, copies_heads, halves, neighbours, stacks,
 }
 
 /// The guard with this name.
@@ -85,7 +91,10 @@ fn nonneg(x: &[&Facts]) -> bool {
 
 /// Whether it is a small constant all of whose elements are such numbers.
 fn all_elements(x: &Facts, f: impl Fn(f64) -> bool) -> bool {
-    x.value.as_ref().is_some_and(|v| v.scalars().all(|s| f(s.as_f64())))
+    match (x.uniform, &x.value) {
+        (Some(value), _) => f(value.as_f64()),
+        (None, value) => value.as_ref().is_some_and(|v| v.scalars().all(|s| f(s.as_f64()))),
+    }
 }
 
 /// `positive(?c)`: a small constant of positive finite numbers.
@@ -148,9 +157,9 @@ fn scalar(x: &[&Facts]) -> bool {
     x.iter().all(|f| f.dims().is_some_and(<[Dim]>::is_empty))
 }
 
-/// `not_scalar(?c)`: of another rank.
-fn not_scalar(x: &[&Facts]) -> bool {
-    several(x)
+/// `many(?c)`: some extent isn't 1.
+fn many(x: &[&Facts]) -> bool {
+    !one_element(x)
 }
 
 /// `one_element(?x)`: every extent is 1.
@@ -364,6 +373,15 @@ fn last_axis_only(x: &[&Facts]) -> bool {
 fn same_last(x: &[&Facts]) -> bool {
     let last: Vec<Option<Dim>> = x.iter().map(|f| extents(f)?.pop()).collect();
     last.iter().all(|d| d.is_some() && *d == last[0])
+}
+
+/// `splits_first(?s, ?x)`: the extents `?s` are those of the stacked matrices `?x` with the first one split.
+fn splits_first(x: &[&Facts]) -> bool {
+    let [s, x] = x else { return false };
+    match (extents(s).as_deref(), extents(x).as_deref()) {
+        (Some([.., a, b]), Some([_, c, d])) => a == c && b == d,
+        _ => false,
+    }
 }
 
 /// `order_free(?op, ?x)`: a reduction of elements like those of `?x` whose order changes no bit.

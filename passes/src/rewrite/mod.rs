@@ -5,11 +5,13 @@
 //! - [`driver`]: whole graphs; [`region`]: their parts; [`recipe`]: what becomes of a part; [`stats`]: what was done.
 //! - [`facts`]: what is known of an e-class, and so what guards and functions are given.
 //! - [`lang`]: e-nodes; [`convert`]: region to e-graph; [`extract`]: the cheapest choice by [`cost`].
+//! - [`checker`], [`instance`]: whether the two sides of a rule are equal, by trying.
 //! - [`certificate`]: why the result equals the graph, by [`proof`]s of regions; [`check`]: whether that is true.
 //! - [`saturate`]: applying rules within limits; [`plan`]: instances of a term with the facts of its parts.
 
 pub mod certificate;
 pub mod check;
+pub mod checker;
 mod control;
 pub mod convert;
 pub mod cost;
@@ -18,6 +20,7 @@ pub mod extract;
 pub mod facts;
 pub mod functions;
 pub mod guards;
+pub mod instance;
 pub mod lang;
 pub mod plan;
 pub mod proof;

@@ -214,7 +214,8 @@ impl Region {
         let mut names: HashMap<ValueId, String> = HashMap::new();
         let mut text = String::new();
         for (k, f) in self.leaf_facts.iter().enumerate() {
-            let _ = writeln!(text, "%{k} {:?} {} {}", f.kind, f.is_const, f.is_nonneg);
+            let known = (f.is_const, f.is_nonneg, f.uniform, f.is_causal);
+            let _ = writeln!(text, "%{k} {:?} {known:?}", f.kind);
         }
         names.extend(self.leaf_of.iter().map(|(v, k)| (*v, format!("%{k}"))));
         for (k, v) in self.constants.iter().enumerate() {

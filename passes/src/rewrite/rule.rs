@@ -107,6 +107,8 @@ pub enum Domain {
     Finite,
     /// Small finite numbers: results of exponentials and products of many stay in range.
     Small,
+    /// Moderate numbers above zero.
+    Positive,
     /// None below zero, which is known of the variable.
     Nonneg,
     /// 0 or minus infinity, with a 0 in every row.
@@ -120,6 +122,7 @@ impl Domain {
         Some(match word {
             "finite" => Domain::Finite,
             "small" => Domain::Small,
+            "positive" => Domain::Positive,
             "nonneg" => Domain::Nonneg,
             "mask" => Domain::Mask,
             "causal" => Domain::Causal,

@@ -30,7 +30,7 @@ pub(super) struct Roles<'a> {
     pub vector: &'a Flat,
 }
 
-fn roles(nest: &Nest) -> Option<Roles<'_>> {
+pub(super) fn roles(nest: &Nest) -> Option<Roles<'_>> {
     let (ReduceOp::Sum, over) = nest.reduction.as_ref()? else { return None };
     let Flat::Call(ScalarFn::Mul, factors) = &nest.value else { return None };
     let [a, b] = &factors[..] else { return None };
@@ -76,7 +76,9 @@ pub fn choose(nest: &Nest, target: &Target, lanes: u32) -> Option<Schedule> {
     let nr = if target.vector_registers >= 32 { vectors } else { vectors.min(2) };
     let rows = vector_rows(target, nr);
     let mr = match m {
-        None => 1,
+        // Addresses in tiles of many unknown extents are beyond the verifier's proofs.
+        None if nest.over().len() > 1 => 1,
+        None => rows,
         Some(m) => best_rows(m.max(1) as u64, rows),
     };
     Some(Schedule { mr, nr, ..Schedule::new(Class::Contract, lanes) })
@@ -89,7 +91,7 @@ pub(super) fn vector_rows(target: &Target, nr: u32) -> u32 {
 }
 
 /// The row count up to `most` that covers `m` rows with the least waste, the largest of equals.
-fn best_rows(m: u64, most: u32) -> u32 {
+pub(super) fn best_rows(m: u64, most: u32) -> u32 {
     let cost = |r: u32| {
         let tiles = m.div_ceil(u64::from(r));
         // A tile costs its rows and a share for the vectors it loads.
@@ -106,7 +108,7 @@ pub fn body(nest: &Nest, s: &Schedule, frame: &mut Frame) -> Vec<Stmt> {
         (0..nest.axes.len()).filter(|&k| k != roles.n && Some(k) != roles.m).map(|k| &nest.axes[k]).collect();
     let m_extent = roles.m.map_or(Dim::from(1), |m| nest.axes[m].extent.clone());
     let columns = Tiles::new(&n.extent, i64::from(s.nr) * lanes, lanes);
-    let rows = Tiles::new(&m_extent, i64::from(s.mr), 1);
+    let rows = Tiles::rows(&m_extent, i64::from(s.mr));
 
     // The larger factor is streamed once: its tiles are the outer loop.
     let size = |f: &Flat| -> Option<i64> {
@@ -158,6 +160,8 @@ pub(super) struct Tiles {
     rest: i64,
     /// An axis of unknown extent is cut into units, each possibly partial.
     unknown: bool,
+    /// Rows after the whole tiles of an unknown number.
+    elements: Dim,
 }
 
 /// The part of a tile that is there.
@@ -171,19 +175,35 @@ pub(super) struct Part {
 
 impl Tiles {
     pub fn new(extent: &Dim, width: i64, unit: i64) -> Tiles {
+        let none = Dim::from(0);
         match extent.as_const() {
-            Some(n) => Tiles { width, whole: (n / width).into(), rest: n % width, unknown: false },
-            None => Tiles { width: unit, whole: extent.ceil_div(&unit.into()), rest: 0, unknown: true },
+            Some(n) => {
+                Tiles { width, whole: (n / width).into(), rest: n % width, unknown: false, elements: none }
+            }
+            None => {
+                let whole = extent.ceil_div(&unit.into());
+                Tiles { width: unit, whole, rest: 0, unknown: true, elements: none }
+            }
         }
     }
 
+    /// Tiles of rows, for [`Tiles::each`]; those that are left of an unknown number are tiles of one row.
+    fn rows(extent: &Dim, width: i64) -> Tiles {
+        if extent.as_const().is_some() {
+            return Tiles::new(extent, width, 1);
+        }
+        let whole = extent.floor_div(&width.into());
+        let elements = extent.clone() - whole.clone() * width.into();
+        Tiles { width, whole, rest: 0, unknown: false, elements }
+    }
+
     /// Iterations of a loop over whole tiles, of which the last also does the partial one.
-    fn steps(&self) -> Dim {
+    pub fn steps(&self) -> Dim {
         if self.whole.is(0) { 1.into() } else { self.whole.clone() }
     }
 
     /// The statements of step `at` of [`Tiles::steps`].
-    fn visit(&self, at: &Dim, make: &mut dyn FnMut(Dim, Part) -> Vec<Stmt>) -> Vec<Stmt> {
+    pub fn visit(&self, at: &Dim, make: &mut dyn FnMut(Dim, Part) -> Vec<Stmt>) -> Vec<Stmt> {
         let mut out = Vec::new();
         if !self.whole.is(0) {
             let part = Part { width: self.width, partial: self.unknown && self.width > 1 };
@@ -216,6 +236,11 @@ impl Tiles {
                 self.whole.clone() * self.width.into(),
                 Part { width: self.rest, partial: true },
             ));
+        }
+        if !self.elements.is(0) {
+            let at = self.whole.clone() * self.width.into() + Dim::sym(var);
+            let body = make(at, Part { width: 1, partial: false });
+            out.push(Stmt::serial(var, self.elements.clone(), body));
         }
         out
     }

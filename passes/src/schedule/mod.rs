@@ -14,6 +14,7 @@ mod pieces;
 mod prepare;
 mod reduce;
 mod staged;
+mod window;
 
 pub use nest::{Flat, Nest};
 pub use pieces::{Cut, Piece, Signature, cut, pieces, signature};
@@ -64,6 +65,9 @@ pub fn choose(nest: &Nest, target: &Target) -> Schedule {
     if let Some(s) = panel::choose(nest, target, lanes) {
         return s;
     }
+    if let Some(s) = window::choose(nest, target, lanes) {
+        return s;
+    }
     if let Some(s) = contract::choose(nest, target, lanes) {
         return s;
     }
@@ -78,12 +82,7 @@ pub fn choose(nest: &Nest, target: &Target) -> Schedule {
         steps.iter().all(|s| s.as_ref().is_some_and(close)) && !over.iter().any(|o| o.extent.mentions(&a.var))
     });
     let extent = nest.axes.last().map(|a| &a.extent);
-    // Windows are shorter than vectors and than the rows that they slide along.
-    let window = over.last().and_then(|a| a.extent.as_const()).filter(|n| *n < i64::from(lanes));
-    let longer = |n: i64| extent.is_some_and(|e| e.as_const().is_none_or(|e| e > n));
-    let is_window = vectorizable && window.is_some_and(longer);
     if inner_contiguous
-        && !is_window
         && op.combine().is_some()
         && !triangular
         && *op != ReduceOp::And
@@ -111,9 +110,10 @@ fn body(nest: &Nest, schedule: &Schedule, frame: &mut Frame) -> Vec<Stmt> {
         _ if nest.axes.iter().any(|a| a.extent.is(0)) => Vec::new(),
         Class::Map => map::body(nest, schedule, frame),
         Class::ReduceInner => reduce::inner(nest, schedule, frame),
+        Class::Contract if schedule.panel > 0 => panel::body(nest, schedule, frame),
+        Class::Contract | Class::ReduceOuter if window::fits(nest) => window::body(nest, schedule, frame),
         Class::ReduceOuter => reduce::outer(nest, schedule, frame),
         Class::Prefix => reduce::prefix(nest, frame),
-        Class::Contract if schedule.panel > 0 => panel::body(nest, schedule, frame),
         Class::Contract => contract::body(nest, schedule, frame),
         Class::Staged => Vec::new(),
     }

@@ -2,6 +2,7 @@
 
 use super::nest::{Arrays, Nest};
 use super::phase::{Phase, map_sources, phases};
+use super::prepare::Transposed;
 use super::{choose, kernel, prepare, reduce};
 use aic_ir::compute::{Compute, Expr, Source, Stage};
 use aic_ir::dim::Dim;
@@ -40,14 +41,14 @@ pub fn pieces(c: &Compute, target: &Target) -> Vec<Piece> {
 /// Cuts a compute into kernels: one if there is one for the whole, else one for as many phases as possible, then for
 /// as many of the others.
 pub fn cut(c: &Compute, target: &Target) -> Cut {
-    let (c, _) = prepare::contractions(c, target);
+    let (c, _) = prepare::contractions(c, target, Transposed::Necessary);
     let phases = phases(&c);
     let (mut pieces, mut from) = (Vec::new(), 0);
     while from < phases.len() {
         let several = (from + 2..=phases.len()).rev().find_map(|to| {
             let part = piece(&c, &phases[from..to]);
-            let compute = prepare::share(&part.compute);
-            is_one_kernel(&compute, target).then_some((to, Piece { compute, ..part }))
+            let compute = one_kernel(&part.compute, target)?;
+            Some((to, Piece { compute, ..part }))
         });
         let (to, part) = several.unwrap_or_else(|| (from + 1, piece(&c, &phases[from..=from])));
         pieces.push(part);
@@ -56,9 +57,11 @@ pub fn cut(c: &Compute, target: &Target) -> Cut {
     Cut { compute: c, pieces }
 }
 
-/// Whether a compute of several phases is one kernel, whatever its symbols are.
-fn is_one_kernel(c: &Compute, target: &Target) -> bool {
-    kernel("", c, target).is_ok_and(|(_, k)| verify::kernel(&k).is_empty())
+/// The stages by which a compute of several phases is one kernel, whatever its symbols are.
+fn one_kernel(c: &Compute, target: &Target) -> Option<Compute> {
+    let transposed = prepare::contractions(c, target, Transposed::All).0;
+    let fits = |c: &Compute| kernel("", c, target).is_ok_and(|(_, k)| verify::kernel(&k).is_empty());
+    [&transposed, c].into_iter().map(prepare::share).find(fits)
 }
 
 /// How the terms of a reduction are associated: two reductions of the same terms whose signatures are equal give the
@@ -83,7 +86,7 @@ pub enum Signature {
 /// # Errors
 /// If the compute is invalid.
 pub fn signature(c: &Compute, k: usize, target: &Target) -> Result<Option<Signature>> {
-    let (c, positions) = prepare::contractions(c, target);
+    let (c, positions) = prepare::contractions(c, target, Transposed::Necessary);
     let Some(k) = positions.get(k) else { return Ok(None) };
     let Some(phase) = phases(&c).into_iter().find(|p| p.main == *k && p.reduction.is_some()) else {
         return Ok(None);

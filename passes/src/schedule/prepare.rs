@@ -13,14 +13,23 @@ use std::collections::HashMap;
 /// Rows from which on it pays to transpose an operand so that a contraction gets vectors.
 const PACKED_ROWS: i64 = 8;
 
+/// Which factors of contractions are transposed by stages of their own.
+#[derive(Clone, Copy, PartialEq)]
+pub(super) enum Transposed {
+    /// Those that contractions don't copy into panels themselves.
+    Necessary,
+    /// All, for kernels in which the copy serves several blocks of rows.
+    All,
+}
+
 /// Gives contractions operands that can be loaded: an expensive factor becomes a stage, and so does one that is
 /// contiguous along the contracted axis only, transposed. Gives the new positions of all stages too.
-pub(super) fn contractions(c: &Compute, target: &Target) -> (Compute, Vec<usize>) {
+pub(super) fn contractions(c: &Compute, target: &Target, which: Transposed) -> (Compute, Vec<usize>) {
     let mut all = c.clone();
     let mut k = 0;
     let mut positions = Vec::new();
     while k < all.stages.len() {
-        match new_factor(&all, k, target) {
+        match new_factor(&all, k, target, which) {
             Some((factor, axes)) => k = extract(&mut all, k, &factor, axes),
             None => {
                 positions.push(k);
@@ -32,7 +41,7 @@ pub(super) fn contractions(c: &Compute, target: &Target) -> (Compute, Vec<usize>
 }
 
 /// A factor of stage `k` that is to be a stage over these axes.
-fn new_factor(c: &Compute, k: usize, target: &Target) -> Option<(Expr, Vec<Axis>)> {
+fn new_factor(c: &Compute, k: usize, target: &Target, which: Transposed) -> Option<(Expr, Vec<Axis>)> {
     let s = &c.stages[k];
     let (ReduceOp::Sum, over) = s.reduction.as_ref().map(|r| (r.op, &r.axes))? else { return None };
     let Expr::Call(ScalarFn::Mul, factors) = &s.value else { return None };
@@ -55,9 +64,12 @@ fn new_factor(c: &Compute, k: usize, target: &Target) -> Option<(Expr, Vec<Axis>
     };
     let is_long = |a: &Axis, least: i64| a.extent.as_const().is_none_or(|n| n >= least);
     let reused = |a: &Axis| mentions(rows, &a.var) && !mentions(vectors, &a.var) && is_long(a, PACKED_ROWS);
-    let single = Nest::new(&alone(c, k)).ok()?;
     let fits = is_long(columns, 4) && s.axes.iter().any(reused) && is_load(rows) && is_load(vectors);
-    if !fits || choose(&single, target).class != Class::ReduceInner {
+    if !fits {
+        return None;
+    }
+    let alone = choose(&Nest::new(&alone(c, k)).ok()?, target);
+    if alone.class != Class::ReduceInner && (which == Transposed::Necessary || alone.panel == 0) {
         return None;
     }
     let mut axes = used(vectors, &s.axes);
@@ -119,7 +131,7 @@ fn extract(c: &mut Compute, k: usize, value: &Expr, axes: Vec<Axis>) -> usize {
     let Some(dtype) = value.dtype(&c.inputs, &c.stages) else { return k };
     for s in &mut c.stages[k..] {
         let stage = s.clone();
-        s.value = replace(&stage.value, value, &axes, &stage, k);
+        s.value = replace(&stage.value, value, &axes, &stage);
     }
     let later = |s: Source| match s {
         Source::Stage(EXTRACTED) => Source::Stage(k),
@@ -138,23 +150,25 @@ fn extract(c: &mut Compute, k: usize, value: &Expr, axes: Vec<Axis>) -> usize {
 const EXTRACTED: usize = usize::MAX;
 
 /// An expression of a stage with loads of the new stage in place of what is the same as `value` over `axes`.
-fn replace(e: &Expr, value: &Expr, axes: &[Axis], stage: &Stage, k: usize) -> Expr {
+fn replace(e: &Expr, value: &Expr, axes: &[Axis], stage: &Stage) -> Expr {
     if let Some(at) = same(value, e, axes, stage) {
         return Expr::stage(EXTRACTED, at);
     }
-    let all = |es: &[Expr]| es.iter().map(|e| replace(e, value, axes, stage, k)).collect();
+    let all = |es: &[Expr]| es.iter().map(|e| replace(e, value, axes, stage)).collect();
     match e {
         Expr::Const(..) | Expr::Index(_) => e.clone(),
         Expr::Load(s, at) => Expr::Load(*s, all(at)),
         Expr::Call(f, args) => Expr::Call(*f, all(args)),
-        Expr::Cast(t, e) => Expr::Cast(*t, replace(e, value, axes, stage, k).into()),
+        Expr::Cast(t, e) => Expr::Cast(*t, replace(e, value, axes, stage).into()),
     }
 }
 
 /// The axes of a stage for `axes`, with which `value` is the expression `e` of that stage.
 fn same(value: &Expr, e: &Expr, axes: &[Axis], stage: &Stage) -> Option<Vec<Dim>> {
     let mut names: HashMap<Sym, Sym> = HashMap::new();
-    if !bind(value, e, axes, &mut names) {
+    if value == e {
+        names.extend(axes.iter().map(|a| (a.var.clone(), a.var.clone())));
+    } else if !bind(value, e, axes, &mut names) {
         return None;
     }
     let extent = |s: &Sym| stage.axes.iter().chain(stage.over()).find(|a| a.var == *s).map(|a| &a.extent);

@@ -50,7 +50,7 @@ fn candidate(g: &Group, n: usize, alone: &[(Nest, Schedule)], target: &Target) -
     if !before.iter().all(Common::is_total) || !may_hoist(g, last) {
         return None;
     }
-    let has_tiles = alone.iter().any(|(_, s)| s.class == Class::Contract && s.mr > 1);
+    let has_tiles = alone.iter().any(|(n, s)| s.class == Class::Contract && n.axes.len() > 1);
     let outer: Dim = before.iter().map(|c| &c.extent).product();
     let mut rows = match (has_tiles, last.extent.as_const()) {
         (false, _) => 1,
@@ -89,7 +89,7 @@ fn block_rows(n: i64, outer: i64) -> i64 {
         return n.max(1);
     }
     let divisors = (fewest..=most).rev().filter(|r| n % r == 0);
-    let evenly = divisors.clone().find(|r| enough(*r)).or_else(|| divisors.clone().last());
+    let evenly = divisors.clone().find(|r| enough(*r)).or_else(|| divisors.clone().next_back());
     evenly.unwrap_or(if enough(24) { 24 } else { fewest })
 }
 
@@ -226,7 +226,8 @@ impl<'a> Loops<'a> {
                 let (whole, before) = &alone[k];
                 let same = s.class == before.class
                     && signature_of(&nest, &s) == signature_of(whole, before)
-                    && (s.lanes, s.nr) == (before.lanes, before.nr)
+                    && s.lanes == before.lanes
+                    && (s.nr >= before.nr || s.panel > 0)
                     && (s.class != Class::Contract || s.mr > 1 || before.mr == 1);
                 (same || self.is_small(k)).then_some(s)
             })
@@ -286,15 +287,12 @@ impl<'a> Loops<'a> {
                         arrays.places.insert(Source::Stage(stage), place);
                         continue;
                     }
-                    let mut steps = strides(extents.iter());
+                    let len = extents.iter().product();
+                    let step = |(step, extent): (Dim, &Dim)| if extent.is(1) { 0.into() } else { step };
+                    let steps: Vec<Dim> =
+                        strides(extents.iter()).into_iter().zip(&extents).map(step).collect();
                     let offset = is_row.iter().zip(&steps).filter(|(is_row, _)| **is_row);
                     let offset = offset.fold(Dim::from(0), |sum, (_, step)| sum - step.clone() * row.clone());
-                    let len = extents.iter().product();
-                    for ((step, extent), whole) in steps.iter_mut().zip(&extents).zip(&ty.dims) {
-                        if extent.is(1) && !whole.is(1) {
-                            *step = 0.into();
-                        }
-                    }
                     let place = Place { buffer: arrays.buffers.len(), strides: steps, offset };
                     let name = Sym::new(&format!("scratch{stage}"));
                     arrays.buffers.push(Buffer { name, dtype: ty.dtype, len, scope: Scope::Stack });

@@ -5,7 +5,15 @@ use aic_ir::error::Result;
 use std::sync::OnceLock;
 
 /// The files, in the order in which their rules are applied.
-pub const FILES: &[(&str, &str)] = &[("arithmetic.rules", include_str!("arithmetic.rules"))];
+pub const FILES: &[(&str, &str)] = &[
+    ("arithmetic.rules", include_str!("arithmetic.rules")),
+    ("shape.rules", include_str!("shape.rules")),
+    ("reduce.rules", include_str!("reduce.rules")),
+    ("contract.rules", include_str!("contract.rules")),
+    ("activation.rules", include_str!("activation.rules")),
+    ("norm.rules", include_str!("norm.rules")),
+    ("attention.rules", include_str!("attention.rules")),
+];
 
 /// The rules of all files.
 pub fn all() -> Result<&'static [Rule]> {
