@@ -13,3 +13,4 @@ pub mod session;
 pub mod verify;
 
 pub mod bisect;
+pub mod certificate;

@@ -345,6 +345,32 @@ fn compiled_results_are_compared_with_the_interpreter() {
 }
 
 #[test]
+fn rewrites_are_proved() {
+    let here = folder();
+    let path = here.path().join("g.aic").display().to_string();
+    let graph = "graph(%0: f32[n,3]) -> f32[n,3] { %1 = neg %0 %2 = neg %1 %3 = exp %2 return %3 }";
+    fs::write(&path, graph).unwrap();
+    let flags = ["--certificate", "proof.json", "--rewrite-stats"];
+    let outcome = aic(here.path(), &[&["opt", &path][..], &flags].concat());
+    assert!(outcome.code == Some(0) && outcome.stderr.contains("applications"), "{}", outcome.stderr);
+    let check = ["verify", &path, "--certificate", "proof.json"];
+    assert!(stdout(here.path(), &check).starts_with("proved: 1 runs"));
+    let proof: Json = serde_json::from_slice(&fs::read(here.path().join("proof.json")).unwrap()).unwrap();
+    let forged = |name: &str, value: Json| {
+        let mut proof = proof.clone();
+        proof[name] = value;
+        fs::write(here.path().join("proof.json"), proof.to_string()).unwrap();
+        refusal(here.path(), &check)
+    };
+    assert!(forged("result", "0123456789abcdef".into()).contains("another graph (result)"));
+    assert!(forged("imported", "0123456789abcdef".into()).contains("another graph (imported)"));
+    assert!(forged("rewrites", Json::Array(vec![])).contains("is missing"));
+    let mut rewrites = proof["rewrites"].clone();
+    rewrites[0]["proof"]["instances"] = Json::Array(vec![]);
+    assert!(forged("rewrites", rewrites).contains("doesn't prove"));
+}
+
+#[test]
 fn a_graph_is_dumped_and_goes_on_from_there() {
     let here = folder();
     let whole = stdout(here.path(), &["opt", &digits_onnx(), "-O1"]);

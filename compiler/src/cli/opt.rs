@@ -6,7 +6,7 @@ use super::print;
 use super::summary;
 use aic::driver::{self, Source};
 use aic::import::onnx::ImportOptions;
-use aic::{graph_file, reproducer};
+use aic::{certificate, graph_file, reproducer};
 use aic_backends::CpuOptions;
 use aic_ir::error::{Error, Result};
 use aic_ir::graph::Graph;
@@ -23,7 +23,8 @@ Examples:
   aic opt -O2 --list-passes                what -O2 runs
   aic opt model.onnx --dump-after all --dump-dir dumps
   aic opt dumps/2-after-fold.aic --start-at rewrite
-  aic opt model.onnx --time-passes --fuel 10
+  aic opt model.onnx --time-passes --rewrite-stats
+  aic opt model.onnx --certificate proof.json
   aic opt a.onnx b.onnx --summary          kernels, FLOPs, bytes: -O0 and now
 
 Prints the text form of the graph, which reads back. Constants of more than 64 elements are printed as hashes of \
@@ -61,6 +62,13 @@ pub struct Args {
     /// Tell how long each pass took
     #[arg(long)]
     time_passes: bool,
+    /// Tell what the rewriter did: rules that matched, were applied, and made a part of the result; regions; costs
+    #[arg(long)]
+    rewrite_stats: bool,
+    /// Write the proof of every rewrite to a file, which aic verify --certificate checks; bodies of if, loop and scan
+    /// are left alone then
+    #[arg(long, value_name = "OUT.json", conflicts_with_all = ["fuel", "summary", "start_at", "stop_after"])]
+    certificate: Option<PathBuf>,
     /// Write the graph to a file, and its large constants beside it
     #[arg(short, long, value_name = "OUT")]
     output: Option<PathBuf>,
@@ -124,7 +132,17 @@ fn optimise(graph: Graph, args: &Args, options: &driver::Options) -> Result<Grap
     let passes = pipeline::passes(&names)?;
     let mut watcher = args.dump.watcher(&names, args.time_passes)?;
     let mut cx = Context::new(&options.pipeline_for(Target::x86_avx2()));
+    cx.certify = args.certificate.is_some();
+    let imported = graph.clone();
     let result = runner::run_watched(graph, &passes, &mut cx, true, &mut |event| watcher.tell(&event));
     watcher.finish()?;
-    result.map_err(|failure| reproducer::leave(*failure, &passes, options))
+    let graph = result.map_err(|failure| reproducer::leave(*failure, &passes, options))?;
+    if args.rewrite_stats {
+        print::stderr(cx.rewrites.to_string().trim_end());
+    }
+    if let Some(path) = &args.certificate {
+        let json = certificate::to_json(&imported, &passes, options.numerics, &cx.certificates, &graph);
+        graph_file::write_text(path, &json.to_string())?;
+    }
+    Ok(graph)
 }

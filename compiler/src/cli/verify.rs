@@ -2,14 +2,20 @@
 
 use super::args::{CpuArgs, ModelArgs, OptimiseArgs};
 use super::print::{self, Progress};
+use aic::certificate::{self, Replayed};
 use aic::driver::Options;
+use aic::import::file;
+use aic::import::onnx::ImportOptions;
 use aic::io;
 use aic::verify::nodes::{self, Judged};
 use aic::verify::{self, Case, Comparison, Compiler, Run};
 use aic_ir::error::{Error, Result};
 use aic_ir::graph::Graph;
 use aic_ir::program::Program;
+use aic_ir::target::Target;
 use aic_passes::pipeline;
+use aic_passes::runner::Context;
+use std::path::{Path, PathBuf};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -17,6 +23,7 @@ Examples:
   aic verify model.onnx --inputs test_data_set_0
   aic verify model.onnx --per-node             which node goes wrong first?
   aic verify model.onnx -O3 --numerics exact --threads 2
+  aic verify model.onnx --certificate proof.json
 
 Compares the compiled program's outputs with those of the interpreter on the graph as it was imported. What \
 differs by more than rounding explains is wrong, and the exit code is then 1.
@@ -30,6 +37,9 @@ rounding decides them.
 --per-node compares every value of the imported graph, which are made outputs for that, and then every kernel of \
 the program as it is, given the operands that were computed for it.
 
+--certificate checks, without searching, that every rewrite of `aic opt MODEL --certificate proof.json` is an \
+instance of a rule, and that these make the graphs equal; the passes that don't rewrite are run again.
+
 --dim gives symbolic dimensions a value; without, they are 1 for the first inputs and up to 6 for others.";
 
 /// Compare compiled results with the reference interpreter
@@ -40,6 +50,9 @@ pub struct Args {
     model: ModelArgs,
     #[command(flatten)]
     inputs: CaseArgs,
+    /// Don't compare, but check this proof of what the passes did, as aic opt --certificate writes it
+    #[arg(long, value_name = "FILE.json", conflicts_with = "per_node")]
+    certificate: Option<PathBuf>,
     /// Compare inside of the model too
     #[arg(long)]
     per_node: bool,
@@ -123,6 +136,9 @@ impl CaseArgs {
 /// The model can't be compiled or interpreted, or results are wrong.
 pub fn execute(args: &Args) -> Result<()> {
     let options = args.optimise.options(args.cpu.options())?;
+    if let Some(path) = &args.certificate {
+        return replay(path, &args.model, &options);
+    }
     let (graph, cases) = args.inputs.cases(&args.model, &options, args.per_node)?;
     let load = |p: &_, o: &_| verify::load_compiled(p, o, args.inputs.threads);
     let compiler = args.inputs.compiler(&options, &load)?;
@@ -148,6 +164,25 @@ pub fn execute(args: &Args) -> Result<()> {
             Err(error.help("aic bisect finds the pass and the rewrite; --per-node shows where it begins"))
         }
     }
+}
+
+/// Checks a certificate for a model.
+fn replay(path: &Path, model: &ModelArgs, options: &Options) -> Result<()> {
+    let failed = |error: Error| error.context(path.display());
+    let json = serde_json::from_slice(&file::map(path)?)
+        .map_err(|error| failed(Error::new(format!("not JSON: {error}"))))?;
+    let import = ImportOptions { dims: model.dims()?, ..ImportOptions::default() };
+    let graph = model.load()?.import(&import)?.graph;
+    let cx = Context::new(&options.pipeline_for(Target::x86_avx2()));
+    let Replayed { runs, instances, rules, again } =
+        certificate::replay(&json, &graph, &cx).map_err(failed)?;
+    let rules: Vec<String> = rules.into_iter().collect();
+    print::stdout(&format!(
+        "proved: {runs} runs of the rewriter by {instances} instances of {} rules ({}); run again: {}",
+        rules.len(),
+        rules.join(", "),
+        again.join(", ")
+    ))
 }
 
 fn row(place: &str, c: &Comparison) -> Vec<String> {
