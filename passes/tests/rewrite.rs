@@ -11,8 +11,6 @@ use aic_passes::rewrite::rule::{self, Rule};
 use aic_passes::rewrite::saturate::Limits;
 use aic_passes::rewrite::{rules, run, with_rules};
 use aic_passes::runner::{Context, Numerics};
-use std::fmt::Write;
-use std::time::{Duration, Instant};
 
 fn graph(src: &str) -> Graph {
     parse_graph(src).unwrap_or_else(|e| panic!("{e}\n{src}"))
@@ -124,105 +122,6 @@ fn errors_name_the_line() {
     }
 }
 
-/// A transformer as PyTorch writes it: per layer two layer norms and a gelu written out, and attention.
-fn transformer(layers: usize) -> Graph {
-    let (mut text, mut next, mut seed) = (String::new(), 1, 0);
-    let mut x = 0;
-    let mut node = |text: &mut String, what: String| {
-        let _ = writeln!(text, "%{next} = {what} loc(\"n{next}\")");
-        next += 1;
-        next - 1
-    };
-    for _ in 0..layers {
-        let mut weight = |text: &mut String, shape: &str| {
-            seed += 1;
-            node(text, format!("const f32[{shape}] seed {seed}"))
-        };
-        let weights: Vec<usize> = [
-            "96,96", "96,96", "96,96", "96,96", "96,384", "384,96", "96", "96", "96", "96", "96", "384",
-            "96", "96",
-        ]
-        .iter()
-        .map(|s| weight(&mut text, s))
-        .collect();
-        let c = |text: &mut String, node: &mut dyn FnMut(&mut String, String) -> usize, v: f32| {
-            node(text, format!("const f32[] {v:?}"))
-        };
-        let norm = |text: &mut String,
-                    node: &mut dyn FnMut(&mut String, String) -> usize,
-                    x: usize,
-                    g: usize,
-                    b: usize| {
-            let n = c(text, node, 96.0);
-            let eps = c(text, node, 1e-5);
-            let two = c(text, node, 2.0);
-            let s = node(text, format!("reduce %{x} {{op=sum, axes=[1]}}"));
-            let s = node(text, format!("reshape %{s} {{shape=[n,1]}}"));
-            let m = node(text, format!("div %{s} %{n}"));
-            let d = node(text, format!("sub %{x} %{m}"));
-            let q = node(text, format!("pow %{d} %{two}"));
-            let q = node(text, format!("reduce %{q} {{op=sum, axes=[1]}}"));
-            let q = node(text, format!("reshape %{q} {{shape=[n,1]}}"));
-            let q = node(text, format!("div %{q} %{n}"));
-            let q = node(text, format!("add %{q} %{eps}"));
-            let q = node(text, format!("sqrt %{q}"));
-            let y = node(text, format!("div %{d} %{q}"));
-            let y = node(text, format!("mul %{y} %{g}"));
-            node(text, format!("add %{y} %{b}"))
-        };
-        let h = norm(&mut text, &mut node, x, weights[6], weights[7]);
-        let heads =
-            |text: &mut String, node: &mut dyn FnMut(&mut String, String) -> usize, w: usize, perm: &str| {
-                let y = node(text, format!("matmul %{h} %{w}"));
-                let y = node(text, format!("reshape %{y} {{shape=[n,4,24]}}"));
-                node(text, format!("transpose %{y} {{perm={perm}}}"))
-            };
-        let q = heads(&mut text, &mut node, weights[0], "[1,0,2]");
-        let k = heads(&mut text, &mut node, weights[1], "[1,2,0]");
-        let v = heads(&mut text, &mut node, weights[2], "[1,0,2]");
-        let s = node(&mut text, format!("matmul %{q} %{k}"));
-        let scale = c(&mut text, &mut node, 4.9);
-        let s = node(&mut text, format!("div %{s} %{scale}"));
-        let s = node(&mut text, format!("softmax %{s} {{axis=2}}"));
-        let s = node(&mut text, format!("matmul %{s} %{v}"));
-        let s = node(&mut text, format!("transpose %{s} {{perm=[1,0,2]}}"));
-        let s = node(&mut text, format!("reshape %{s} {{shape=[n,96]}}"));
-        let s = node(&mut text, format!("matmul %{s} %{}", weights[3]));
-        let s = node(&mut text, format!("add %{s} %{}", weights[10]));
-        x = node(&mut text, format!("add %{x} %{s}"));
-        let h = norm(&mut text, &mut node, x, weights[8], weights[9]);
-        let s = node(&mut text, format!("matmul %{h} %{}", weights[4]));
-        let s = node(&mut text, format!("add %{s} %{}", weights[11]));
-        let (root, one, half) =
-            (c(&mut text, &mut node, 1.414), c(&mut text, &mut node, 1.0), c(&mut text, &mut node, 0.5));
-        let e = node(&mut text, format!("div %{s} %{root}"));
-        let e = node(&mut text, format!("erf %{e}"));
-        let e = node(&mut text, format!("add %{e} %{one}"));
-        let s = node(&mut text, format!("mul %{s} %{e}"));
-        let s = node(&mut text, format!("mul %{s} %{half}"));
-        let s = node(&mut text, format!("matmul %{s} %{}", weights[5]));
-        let s = node(&mut text, format!("add %{s} %{}", weights[12]));
-        x = node(&mut text, format!("add %{x} %{s}"));
-    }
-    graph(&format!("graph(%0: f32[n,96]) -> f32[n,96] {{\n{text}return %{x}\n}}"))
-}
-
-#[test]
-fn time_is_linear_in_depth() {
-    let mut times = Vec::new();
-    for layers in [1, 2, 4, 8, 16, 32, 64, 96] {
-        let g = transformer(layers);
-        let start = Instant::now();
-        let mut cx = context(None);
-        let out = run(&g, &mut cx).unwrap();
-        times.push((layers, start.elapsed()));
-        assert_eq!(verify::graph(&out), Vec::<String>::new());
-        assert_eq!(run(&out, &mut context(None)).unwrap(), out);
-    }
-    println!("{times:?}");
-    assert!(times.iter().all(|(_, t)| *t < Duration::from_secs(30)), "{times:?}");
-}
-
 /// A constant much larger than what it is made of isn't free, so that a rule that makes one gains nothing.
 #[test]
 fn large_constants_are_not_made() {
@@ -285,11 +184,9 @@ const SMALL: &str = "graph(%0: f32[4,8], %1: f32[4,8], %2: f32[8]) -> (f32[4,8],
 
 #[test]
 fn certificates_are_accepted() {
-    for g in [graph(SMALL), transformer(3)] {
-        let c = certified(&g);
-        assert_eq!(checked(&c), Ok(()), "{}", c.after);
-    }
-    assert!(certified(&graph(SMALL)).certificate.instances.len() > 3);
+    let c = certified(&graph(SMALL));
+    assert_eq!(checked(&c), Ok(()), "{}", c.after);
+    assert!(c.certificate.instances.len() > 3);
 }
 
 #[test]

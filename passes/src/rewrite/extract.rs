@@ -1,7 +1,7 @@
 //! The cheapest choice of one e-node for each e-class needed, where a class used twice is paid once.
 //!
-//! Exact extraction is NP-hard. The first choice is greedy: bottom-up, each class with the set of classes below it
-//! and their cost, until nothing improves. It is then refined: one class after another takes another e-node if that
+//! Exact extraction is NP-hard. The first choice is that of the cheapest trees. It is improved class by class, operands
+//! first, by the cost of the set of classes below each e-node. Then it is refined: one class after another takes another e-node if that
 //! makes the whole cheaper; and for each class that several others could share, all of them at once take e-nodes over
 //! it, which finds what pays only if all do (three products merged into one). Ties are broken by cost, then by the order of
 //! e-nodes; classes are visited in a fixed order.
@@ -15,7 +15,9 @@ use std::collections::{BTreeMap, BTreeSet};
 /// The e-node kept for each class that is needed.
 pub type Choice = BTreeMap<Id, ENode>;
 
-/// How often every class is visited to refine a choice.
+/// How often every class is visited to improve a choice.
+const SWEEPS: usize = 8;
+/// How often every needed class is visited to refine a choice.
 const REFINEMENTS: usize = 3;
 /// Classes above which a choice is not refined.
 const MAX_REFINED: usize = 2_000;
@@ -38,11 +40,9 @@ pub fn cheapest(g: &EGraph, roots: &[Id], target: &Target) -> Option<(Choice, Co
     let table = Table::new(g, target);
     let roots: BTreeSet<usize> = roots.iter().map(|r| table.index[&g.find(*r)]).collect();
     let roots: Vec<usize> = roots.into_iter().collect();
-    let mut picks = table.greedy();
-    if table.cost(&picks, &roots).is_none() {
-        picks = table.trees();
-    }
+    let mut picks = table.trees();
     let mut best = table.cost(&picks, &roots)?;
+    table.sweep(&mut picks, &mut best, &roots);
     if table.ids.len() <= MAX_REFINED {
         table.refine(&mut picks, &mut best, &roots);
     }
@@ -64,48 +64,61 @@ impl Table {
         Table { ids, index, nodes }
     }
 
-    /// The cheapest e-node of each class by the costs of the sets of classes below.
-    fn greedy(&self) -> Picks {
-        let n = self.ids.len();
-        let mut picks: Picks = vec![None; n];
-        let mut sets: Vec<Option<(Cost, Set)>> = vec![None; n];
-        let mut changed = true;
-        while changed {
-            changed = false;
-            for k in 0..n {
-                for (p, (own, children)) in self.nodes[k].iter().enumerate() {
-                    let Some(found) = self.below(k, *own, children, &sets, &picks) else { continue };
-                    if sets[k].as_ref().is_none_or(|(cost, _)| found.0 < *cost) {
-                        sets[k] = Some(found);
-                        picks[k] = Some(p);
-                        changed = true;
-                    }
-                }
+    /// Lets each class, operands first, take the e-node over the cheapest set of classes, until nothing changes.
+    fn sweep(&self, picks: &mut Picks, best: &mut Cost, roots: &[usize]) {
+        let chosen: Vec<usize> = (0..self.ids.len()).filter(|k| picks[*k].is_some()).collect();
+        let mut next = picks.clone();
+        for _ in 0..SWEEPS {
+            let Some(order) = self.reached(&next, &chosen) else { return };
+            let before = next.clone();
+            self.improve(&mut next, &order);
+            match self.cost(&next, roots) {
+                Some(cost) if cost < *best => (*picks, *best) = (next.clone(), cost),
+                _ => {}
+            }
+            if next == before {
+                return;
             }
         }
-        picks
     }
 
-    /// The set of classes below an e-node with their cost; `None` if one is missing, or it is below itself.
-    fn below(
-        &self,
-        class: usize,
-        own: Cost,
-        children: &[usize],
-        sets: &[Option<(Cost, Set)>],
-        picks: &Picks,
-    ) -> Option<(Cost, Set)> {
-        let mut set = match children {
+    /// One sweep over classes, which are ordered by what they need.
+    fn improve(&self, picks: &mut Picks, order: &[usize]) {
+        let mut sets: Vec<Option<Set>> = vec![None; self.ids.len()];
+        for &k in order {
+            let found = picks[k].and_then(|p| self.below(k, p, &sets, picks));
+            sets[k] = found.map(|(_, set)| set);
+        }
+        for &k in order {
+            let nodes = (0..self.nodes[k].len()).filter_map(|p| Some((p, self.below(k, p, &sets, picks)?)));
+            let mut best: Option<(usize, (Cost, Set))> =
+                picks[k].and_then(|p| Some((p, self.below(k, p, &sets, picks)?)));
+            for (p, found) in nodes {
+                if best.as_ref().is_none_or(|(_, b)| found.0 < b.0) {
+                    best = Some((p, found));
+                }
+            }
+            if let Some((p, (_, set))) = best {
+                (picks[k], sets[k]) = (Some(p), Some(set));
+            }
+        }
+    }
+
+    /// The set of a class and those below one of its e-nodes, with their cost; `None` if one is missing, or the class
+    /// is below itself.
+    fn below(&self, class: usize, p: usize, sets: &[Option<Set>], picks: &Picks) -> Option<(Cost, Set)> {
+        let (own, children) = &self.nodes[class][p];
+        let mut set = match &children[..] {
             [] => Set::new(self.ids.len()),
-            [first, ..] => sets[*first].as_ref()?.1.clone(),
+            [first, ..] => sets[*first].clone()?,
         };
         for c in children.iter().skip(1) {
-            set.extend(&sets[*c].as_ref()?.1);
+            set.extend(sets[*c].as_ref()?);
         }
         if set.contains(class) {
             return None;
         }
-        let cost = own + set.iter().filter_map(|k| picks[k].map(|p| self.nodes[k][p].0)).sum();
+        let cost = *own + set.iter().filter_map(|k| picks[k].map(|p| self.nodes[k][p].0)).sum();
         set.insert(class);
         Some((cost, set))
     }

@@ -241,7 +241,7 @@ pub struct Analysis {
 
 impl Analysis {
     /// Facts of an e-node, given those of its children.
-    pub fn facts(&self, node: &ENode, child: impl Fn(Id) -> Facts) -> Facts {
+    pub fn facts<'a>(&self, node: &ENode, child: impl Fn(Id) -> &'a Facts) -> Facts {
         let ill = || Facts {
             kind: Kind::Ill,
             value: None,
@@ -257,13 +257,13 @@ impl Analysis {
             ENode::Opaque(k, _) => {
                 self.opaques.get(*k as usize).map_or_else(ill, |t| Facts::results(t.clone()))
             }
-            ENode::Result(k, [x]) => match child(*x).kind {
+            ENode::Result(k, [x]) => match &child(*x).kind {
                 Kind::Tuple(types) => types.get(*k as usize).cloned().map_or_else(ill, Facts::tensor),
                 _ => ill(),
             },
             ENode::Op(keyword, children) => {
-                let facts: Vec<Facts> = children.iter().map(|c| child(*c)).collect();
-                of_op(*keyword, &facts.iter().collect::<Vec<_>>(), self.numerics).unwrap_or_else(|_| ill())
+                let facts: Vec<&Facts> = children.iter().map(|c| child(*c)).collect();
+                of_op(*keyword, &facts, self.numerics).unwrap_or_else(|_| ill())
             }
         }
     }
@@ -273,7 +273,7 @@ impl egg::Analysis<ENode> for Analysis {
     type Data = Facts;
 
     fn make(g: &mut EGraph, node: &ENode, _: Id) -> Facts {
-        g.analysis.facts(node, |id| g[id].data.clone())
+        g.analysis.facts(node, |id| &g[id].data)
     }
 
     /// Both are true of the merged class, so more is known of it than of either.

@@ -18,9 +18,11 @@ use std::fmt::Write;
 use std::hash::{Hash, Hasher};
 
 /// Nodes of a region, at most.
-const MAX_NODES: usize = 256;
+const MAX_NODES: usize = 160;
 /// Nodes of a region, at least, where more follow.
-const MIN_NODES: usize = 64;
+const MIN_NODES: usize = 40;
+/// So many nodes, or fewer, are not cut.
+const WHOLE: usize = 96;
 /// Nodes by which starts of regions are compared.
 const LOOKAHEAD: usize = 12;
 
@@ -95,27 +97,26 @@ fn live(g: &Graph) -> Vec<NodeId> {
     nodes
 }
 
+/// Cuts a run of nodes into regions: where the fewest values cross, and of such places at one that looks like the
+/// start of the region, before a contraction, or at the nearest.
 fn cut(g: &Graph, run: &[NodeId], shift: bool, parts: &mut Vec<Part>) {
     let crossing = crossing(g, run);
     let signatures: Vec<u64> = run.iter().map(|id| signature(g, g.node(*id))).collect();
     let start_of = |k: usize| &signatures[k..(k + LOOKAHEAD).min(run.len())];
-    let (mut from, mut is_first) = (0, true);
-    while from < run.len() {
-        let (min, max) =
-            if shift && is_first { (MIN_NODES / 2, MAX_NODES / 2) } else { (MIN_NODES, MAX_NODES) };
-        let rest = run.len() - from;
-        let to = match rest <= MAX_NODES && (rest <= MIN_NODES || !(shift && is_first)) {
-            true => run.len(),
-            false => {
-                let rank = |k: &usize| {
-                    let starts_alike = start_of(*k) == start_of(from);
-                    (crossing[*k], !starts_alike, !is_contraction(g.node(run[*k])), run.len() - k)
-                };
-                (from + min..=(from + max).min(run.len() - 1)).min_by_key(rank).unwrap_or(run.len())
-            }
+    let mut from = 0;
+    while run.len() - from > WHOLE {
+        let halved = if shift && from == 0 { 2 } else { 1 };
+        let rank = |k: &usize| {
+            let starts_alike = start_of(*k) == start_of(from);
+            (crossing[*k], !starts_alike, !is_contraction(g.node(run[*k])), *k)
         };
+        let last = (from + MAX_NODES / halved).min(run.len() - 1);
+        let Some(to) = (from + MIN_NODES / halved..=last).min_by_key(rank) else { break };
         parts.push(Part::Region(run[from..to].to_vec()));
-        (from, is_first) = (to, false);
+        from = to;
+    }
+    if from < run.len() {
+        parts.push(Part::Region(run[from..].to_vec()));
     }
 }
 
