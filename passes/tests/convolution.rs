@@ -8,10 +8,14 @@ mod common;
 use aic_ir::compute::ReduceOp;
 use aic_ir::dtype::DType;
 use aic_ir::op::{Conv, Op, Operand, Pool, Rng, Sample};
+use aic_ir::program::Step;
+use aic_ir::schedule::Schedule;
 use aic_ir::target::Target;
 use aic_ir::tensor::Tensor;
+use aic_ir::types::Type;
 use aic_ir::{eval, verify};
 use aic_passes::pipeline::Options;
+use aic_passes::schedule::{Nest, apply, choose};
 use common::{difference, one_node};
 
 fn check(op: Op, operands: Vec<Operand>) {
@@ -67,6 +71,39 @@ fn convolutions() {
                 groups: *groups,
             };
             check(op.into(), vec![x, w]);
+        }
+    }
+}
+
+/// Panels of every size, with sums that wait between blocks of terms.
+#[test]
+fn schedules_of_a_convolution() {
+    let op = Conv { strides: vec![1, 1], dilations: vec![1, 1], pads: vec![1; 4], groups: 1 };
+    let operands =
+        vec![Operand::finite(DType::F32, vec![2, 6, 5, 7]), Operand::finite(DType::F32, vec![24, 6, 3, 3])];
+    let sample = Sample { op: op.into(), operands };
+    let mut rng = Rng::new(3);
+    let x: Vec<Tensor> = sample.operands.iter().map(|o| rng.tensor(o).unwrap()).collect();
+    let want = sample.op.eval(&x).unwrap();
+    let target = Target::x86_avx512();
+    let types: Vec<Type> = x.iter().map(|x| Type::of(x.dtype(), x.shape())).collect();
+    let compute = sample.op.compute(&types, &[Type::of(DType::F32, want[0].shape())]).unwrap();
+    let nest = Nest::new(&compute).unwrap();
+    let chosen = choose(&nest, &target);
+    let graph = one_node(&sample, false).unwrap();
+    let mut program = aic_passes::pipeline::compile(graph, &Options::new(target)).unwrap();
+    for rows in 1..=5 {
+        for kc in [0, 9, 27, 54] {
+            let kernel = apply("conv", &nest, &Schedule { panel: 7 * rows, kc, ..chosen.clone() });
+            assert_eq!(verify::kernel(&kernel), Vec::<String>::new(), "{rows} {kc}");
+            for step in &mut program.steps {
+                if let Step::Launch { extent, .. } = step {
+                    *extent = kernel.parallel_extent();
+                }
+            }
+            program.kernels[0] = kernel;
+            let got = eval::program(&program, &x).unwrap();
+            assert_eq!(difference(&want[0], &got[0]), None, "{rows} {kc}");
         }
     }
 }

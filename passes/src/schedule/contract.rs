@@ -131,7 +131,7 @@ pub fn body(nest: &Nest, s: &Schedule, frame: &mut Frame) -> Vec<Stmt> {
         false => [&outer_extents[..], &[columns.steps()]].concat(),
     };
     let index = frame.index(&extents);
-    let mut tile = TileMaker { nest, s, roles: &roles, axes: HashMap::new(), frame };
+    let mut tile = TileMaker { nest, s, roles: &roles, axes: HashMap::new(), sums: None, frame };
     if rows_outside {
         tile.axes.extend(outer.iter().map(|a| (a.var.clone(), a.dim())));
         let row = index[0].clone();
@@ -253,7 +253,17 @@ pub(super) struct TileMaker<'a> {
     pub roles: &'a Roles<'a>,
     /// What the outer axes are.
     pub axes: HashMap<Sym, Dim>,
+    /// Sums of earlier terms, to which the tile's are added.
+    pub sums: Option<&'a Sums>,
     pub frame: &'a mut Frame,
+}
+
+/// An array of sums.
+pub(super) struct Sums {
+    /// Its name.
+    pub buffer: Sym,
+    /// The position of a sum there, in terms of the axes.
+    pub at: Dim,
 }
 
 impl TileMaker<'_> {
@@ -279,7 +289,14 @@ impl TileMaker<'_> {
         let mut e = Emitter::new(nest, axes, self.s.lanes, self.frame);
         let mask_of = |e: &mut Emitter| masked.then(|| e.tail(&n.dim(), &n.extent));
         let zero = Value::new(Expr::Const(nest.acc, Scalar::zero(nest.acc)), nest.acc, 1).widen(self.s.lanes);
-        let clear = Stmt::store(&acc, lanes_at(at.clone(), self.s.lanes), zero);
+        let earlier = self.sums.map(|sums| (sums, e.index(&sums.at).widen(self.s.lanes)));
+        let start = match &earlier {
+            Some((sums, at)) => {
+                Expr::Load { buffer: sums.buffer.clone(), index: at.clone().into(), mask: None }
+            }
+            None => zero,
+        };
+        let start = Stmt::store(&acc, lanes_at(at.clone(), self.s.lanes), start);
         let update = |e: &mut Emitter, a: Value, b: Value| {
             let old = read(&acc, at.clone(), e.lanes, nest.acc);
             let new = match nest.acc.is_float() {
@@ -322,17 +339,24 @@ impl TileMaker<'_> {
             step.push(unroll(&i, rows.width, row));
         }
 
-        let mask = mask_of(&mut e);
-        let mut end = e.take_lets();
-        let result = e.bind(read(&acc, at.clone(), self.s.lanes, nest.acc));
-        end.extend(finish(&mut e, nest, result, mask.as_ref()));
+        let result = read(&acc, at.clone(), self.s.lanes, nest.acc);
+        let end = match earlier {
+            Some((sums, at)) => vec![Stmt::store(&sums.buffer, at, result.expr)],
+            None => {
+                let mask = mask_of(&mut e);
+                let mut end = e.take_lets();
+                let result = e.bind(result);
+                end.extend(finish(&mut e, nest, result, mask.as_ref()));
+                end
+            }
+        };
 
         let b_type = vector_dtype(nest, self.roles.vector);
         let mut out = vec![register(&acc, nest.acc, rows.width * vectors * lanes)];
         if shared {
             out.push(register(&vec, b_type, vectors * lanes));
         }
-        out.push(unroll(&i, rows.width, vec![unroll(&j, vectors, vec![clear])]));
+        out.push(unroll(&i, rows.width, vec![unroll(&j, vectors, vec![start])]));
         out.extend(nested(nest.over(), step));
         out.push(unroll(&i, rows.width, vec![unroll(&j, vectors, end)]));
         out
