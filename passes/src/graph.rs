@@ -169,7 +169,10 @@ pub(crate) fn makes_nan(op: &Op, results: &[Tensor]) -> bool {
 }
 
 fn has_effects(op: &Op) -> bool {
-    matches!(op, Op::Random(_) | Op::If(_) | Op::Loop(_) | Op::Scan(_))
+    match op {
+        Op::Fused(f) => f.body.nodes().any(|(_, n)| has_effects(&n.op)),
+        _ => matches!(op, Op::Random(_) | Op::If(_) | Op::Loop(_) | Op::Scan(_)),
+    }
 }
 
 /// Whether the values of symbols decide what it computes.

@@ -97,14 +97,14 @@ pub fn compare(name: &str, want: &Expected, got: &Tensor) -> Comparison {
         n_wrong: 0,
         error: None,
     };
-    let mean = mean_deviation(want);
+    let typical = Typical::of(want);
     for index in 0..want.value.len() {
         let (x, y) = (want.value.get(index), got.get(index));
         if same(x, y) {
             continue;
         }
         let difference = difference(x, y);
-        let tolerance = tolerance(want, index, mean);
+        let tolerance = tolerance(want, index, &typical);
         let ratio = if difference.is_nan() { f64::INFINITY } else { difference / tolerance };
         let ratio = if tolerance == f64::INFINITY { 0.0 } else { ratio };
         if difference.is_finite() {
@@ -150,24 +150,45 @@ fn deviation(want: &Expected, index: usize) -> f64 {
     if d.is_nan() { f64::INFINITY } else { d }
 }
 
-fn mean_deviation(want: &Expected) -> f64 {
-    let finite: Vec<f64> = match &want.noisy {
-        Some(_) => (0..want.value.len()).map(|k| deviation(want, k)).filter(|d| d.is_finite()).collect(),
-        None => Vec::new(),
-    };
-    finite.iter().sum::<f64>() / finite.len().max(1) as f64
+/// How far rounding moves elements of a tensor. One element's own deviation is a single draw, and may be small by
+/// chance.
+struct Typical {
+    /// The mean.
+    absolute: f64,
+    /// The median relative to the element.
+    relative: f64,
+}
+
+impl Typical {
+    fn of(want: &Expected) -> Typical {
+        let deviations =
+            (0..want.value.len()).map(|k| (deviation(want, k), want.value.get(k).as_f64().abs()));
+        let finite: Vec<(f64, f64)> = deviations.filter(|(d, _)| d.is_finite()).collect();
+        let absolute = finite.iter().map(|(d, _)| d).sum::<f64>() / finite.len().max(1) as f64;
+        let mut relative: Vec<f64> =
+            finite.iter().filter(|(_, y)| *y > 0.0 && y.is_finite()).map(|(d, y)| d / y).collect();
+        let middle = relative.len() / 2;
+        let relative = match relative.is_empty() {
+            true => 0.0,
+            false => *relative.select_nth_unstable_by(middle, f64::total_cmp).1,
+        };
+        Typical { absolute, relative }
+    }
 }
 
 /// How far an element may lie from what is expected.
-fn tolerance(want: &Expected, index: usize, mean: f64) -> f64 {
-    let x = want.value.get(index).as_f64().abs();
-    let is_float = want.value.dtype().is_float();
-    let of_depth = if is_float && x.is_finite() { want.unit * (want.depth as f64).sqrt() * x } else { 0.0 };
-    match want.noisy {
-        Some(_) => FACTOR * deviation(want, index).max(mean).max(of_depth),
+fn tolerance(want: &Expected, index: usize, typical: &Typical) -> f64 {
+    if want.noisy.is_none() {
         // Rounding leads out of what the graph is defined on: only sizes can be compared.
-        None => f64::INFINITY,
+        return f64::INFINITY;
     }
+    let own = deviation(want, index).max(typical.absolute);
+    let y = want.value.get(index).as_f64().abs();
+    if !want.value.dtype().is_float() || !y.is_finite() {
+        return FACTOR * own;
+    }
+    let of_depth = want.unit * (want.depth as f64).sqrt();
+    FACTOR * own.max(y * typical.relative.max(of_depth))
 }
 
 #[cfg(test)]
