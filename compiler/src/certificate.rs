@@ -96,7 +96,7 @@ fn proved(
     let after = text::parse_graph_with(src, &|hash| constants.get(hash).cloned())
         .map_err(|e| e.context("the graph in the certificate"))?;
     verify::report("the graph in the certificate", &verify::graph(&after))?;
-    let proof = Certificate::from_json(&rewrite["proof"])?;
+    let proof = Certificate::from_json(&rewrite["proof"], &|hash| constants.get(hash).cloned())?;
     check(&proof, before, &after, rules, numerics)?;
     replayed.runs += 1;
     replayed.instances += proof.instances.len();

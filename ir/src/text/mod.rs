@@ -16,7 +16,7 @@ mod print_compute;
 mod print_kernel;
 
 pub(crate) use lex::Name;
-pub use parse_graph::{parse_attr, parse_graph, parse_graph_with};
+pub use parse_graph::{parse_attr, parse_attr_with, parse_graph, parse_graph_with};
 pub use parse_kernel::parse_kernel;
 pub use print_graph::{INLINE_ELEMENTS, content_hash, large_constants};
 

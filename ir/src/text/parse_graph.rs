@@ -47,8 +47,13 @@ pub fn parse_graph_with(src: &str, resolve: &dyn Fn(&str) -> Option<Bytes>) -> R
 
 /// Reads an attribute's value: `[0,2,1]`, `sum`, `1e-5`, `f32[2] [1.0, 2.0]`.
 pub fn parse_attr(src: &str) -> Result<AttrValue> {
+    parse_attr_with(src, &|_| None)
+}
+
+/// Reads an attribute's value; `resolve` gives the contents of constants by their hashes.
+pub fn parse_attr_with(src: &str, resolve: &dyn Fn(&str) -> Option<Bytes>) -> Result<AttrValue> {
     let mut p = Parser::new(src)?;
-    let value = attr(&mut p, &|_| None)?;
+    let value = attr(&mut p, resolve)?;
     p.expect_end()?;
     Ok(value)
 }

@@ -8,14 +8,18 @@ use super::lang::{Attribute, Constant, ENode, Keyword, SMALL};
 use super::proof::Proof;
 use super::region::Region;
 use aic_ir::error::{Error, Result};
-use aic_ir::graph::{Def, Graph, NodeId, ValueId};
+use aic_ir::graph::{Graph, NodeId, ValueId};
 use aic_ir::op::{AttrValue, Op};
 use aic_ir::tensor::Tensor;
-use aic_ir::text::content_hash;
+use aic_ir::text::{content_hash, parse_attr_with};
 use aic_ir::types::Type;
 use aic_ir::{bail, ensure};
+use bytes::Bytes;
 use serde_json::{Value, json};
 use std::collections::HashMap;
+
+/// Gives the contents of constants by their hashes.
+type Resolver<'a> = &'a dyn Fn(&str) -> Option<Bytes>;
 
 /// How an instance that swaps the operands of a commutative operator is named.
 pub const COMMUTE: &str = "commute";
@@ -212,18 +216,19 @@ impl Certificate {
         })
     }
 
-    /// The reverse of [`Certificate::to_json`].
+    /// The reverse of [`Certificate::to_json`]; `resolve` gives the contents of large constants in bodies by their
+    /// hashes.
     ///
     /// # Errors
     /// Something is missing, or not of the form that is expected.
-    pub fn from_json(value: &Value) -> Result<Certificate> {
+    pub fn from_json(value: &Value, resolve: Resolver<'_>) -> Result<Certificate> {
         let list = |name: &str| match value[name].as_array() {
             Some(items) => Ok(items),
             None => bail!("a certificate has a list of {name}"),
         };
         let mut terms = Vec::new();
         for (k, t) in list("terms")?.iter().enumerate() {
-            terms.push(term_from_json(t, k).map_err(|e| e.context(format!("term {k}")))?);
+            terms.push(term_from_json(t, k, resolve).map_err(|e| e.context(format!("term {k}")))?);
         }
         let instance = |(k, v): (usize, &Value)| match (v[0].as_str(), number(&v[1]), number(&v[2])) {
             (Some(rule), Some(before), Some(after)) if before.max(after) < terms.len() as u32 => {
@@ -240,7 +245,7 @@ fn number(v: &Value) -> Option<u32> {
     v.as_u64().and_then(|n| n.try_into().ok())
 }
 
-fn term_from_json(v: &Value, n_before: usize) -> Result<CertTerm> {
+fn term_from_json(v: &Value, n_before: usize, resolve: Resolver<'_>) -> Result<CertTerm> {
     let operands = || -> Result<Vec<u32>> {
         let Some(items) = v["x"].as_array() else { bail!("expected a list x of earlier terms") };
         let earlier = |v: &Value| number(v).filter(|n| (*n as usize) < n_before);
@@ -250,7 +255,7 @@ fn term_from_json(v: &Value, n_before: usize) -> Result<CertTerm> {
         return Ok(CertTerm::Input(k));
     }
     if let Some(text) = v["const"].as_str() {
-        let AttrValue::Tensor(t) = attr(text)? else { bail!("{text} is no constant") };
+        let AttrValue::Tensor(t) = attr(text, resolve)? else { bail!("{text} is no constant") };
         ensure!(t.len() <= SMALL, "a constant of more than {SMALL} elements is given by its hash");
         return Ok(CertTerm::Const(Constant::new(t)));
     }
@@ -268,7 +273,7 @@ fn term_from_json(v: &Value, n_before: usize) -> Result<CertTerm> {
     ensure!(texts.len() == signature.attrs.len(), "{} has {:?}", signature.keyword, signature.attrs);
     let mut attrs = Vec::new();
     for (text, name) in texts.iter().zip(signature.attrs) {
-        let value = attr(text.as_str().unwrap_or_default())?;
+        let value = attr(text.as_str().unwrap_or_default(), resolve)?;
         match signature.attr_value(name, &value) {
             Some(value) => attrs.push(Attribute::new(value)),
             None => bail!("{text} is no value of {name}"),
@@ -277,14 +282,6 @@ fn term_from_json(v: &Value, n_before: usize) -> Result<CertTerm> {
     Ok(CertTerm::Op(Keyword(signature.keyword), attrs, operands()?))
 }
 
-fn attr(text: &str) -> Result<AttrValue> {
-    aic_ir::text::parse_attr(text).map_err(|e| e.context(text))
-}
-
-/// Whether a value is an input or a node's result: for messages.
-pub fn describe(g: &Graph, v: ValueId) -> String {
-    match g.value(v).def {
-        Def::Input(k) => format!("input {:?}", g.inputs[k].name),
-        Def::Node(n, _) => format!("{} {}", g.node(n).op.keyword(), g.node(n).origin.join(", ")),
-    }
+fn attr(text: &str, resolve: Resolver<'_>) -> Result<AttrValue> {
+    parse_attr_with(text, resolve).map_err(|e| e.context(text))
 }

@@ -1,6 +1,6 @@
 //! What is known of an e-class: its type, its value where it is a small constant, whether only constants decide it.
 
-use super::lang::{Attribute, Constant, EGraph, ENode, Keyword, SMALL};
+use super::lang::{Attribute, EGraph, ENode, Keyword, SMALL};
 use crate::graph::{self, mentions_symbols};
 use crate::runner::Numerics;
 use aic_ir::dim::Dim;
@@ -290,9 +290,4 @@ impl egg::Analysis<ENode> for Analysis {
         *a = merged;
         did
     }
-}
-
-/// The class of a constant: by value if it is small.
-pub fn add_constant(g: &mut EGraph, value: &Tensor) -> Option<Id> {
-    (value.len() <= SMALL).then(|| g.add(ENode::Const(Constant::new(value.clone()))))
 }
