@@ -22,7 +22,7 @@ pub(super) enum Transposed {
     All,
 }
 
-/// Gives contractions operands that can be loaded: an expensive factor becomes a stage, and so does one that is
+/// Gives contractions operands that can be loaded: a factor that is computed becomes a stage, and so does one that is
 /// contiguous along the contracted axis only, transposed. Gives the new positions of all stages too.
 pub(super) fn contractions(c: &Compute, target: &Target, which: Transposed) -> (Compute, Vec<usize>) {
     let mut all = c.clone();
@@ -52,7 +52,10 @@ fn new_factor(c: &Compute, k: usize, target: &Target, which: Transposed) -> Opti
     let used = |e: &Expr, axes: &[Axis]| -> Vec<Axis> {
         axes.iter().filter(|a| mentions(e, &a.var)).cloned().collect()
     };
-    if let Some(e) = [a, b].into_iter().find(|e| is_expensive(e) && is_plain(e)) {
+    let alone = choose(&Nest::new(&alone(c, k)).ok()?, target);
+    // A panel is filled with what has been evaluated.
+    let evaluated = |e: &&Expr| is_plain(e) && if alone.panel > 0 { is_expensive(e) } else { is_computed(e) };
+    if let Some(e) = [a, b].into_iter().find(evaluated) {
         return Some((e.clone(), [used(e, &s.axes), used(e, over)].concat()));
     }
     let [along] = &over[..] else { return None };
@@ -68,7 +71,6 @@ fn new_factor(c: &Compute, k: usize, target: &Target, which: Transposed) -> Opti
     if !fits {
         return None;
     }
-    let alone = choose(&Nest::new(&alone(c, k)).ok()?, target);
     if alone.class != Class::ReduceInner && (which == Transposed::Necessary || alone.panel == 0) {
         return None;
     }
@@ -210,6 +212,22 @@ fn is_expensive(e: &Expr) -> bool {
     };
     let mut found = false;
     e.visit(&mut |e| found |= matches!(e, Expr::Call(f, _) if !cheap(*f)));
+    found
+}
+
+/// Whether it is more than elements of arrays, chosen by their positions and converted.
+fn is_computed(e: &Expr) -> bool {
+    match e {
+        Expr::Const(..) | Expr::Index(_) | Expr::Load(..) => false,
+        Expr::Cast(_, e) => is_computed(e),
+        Expr::Call(ScalarFn::Select, args) => loads(&args[0]) || args[1..].iter().any(is_computed),
+        Expr::Call(..) => loads(e),
+    }
+}
+
+fn loads(e: &Expr) -> bool {
+    let mut found = false;
+    e.visit(&mut |e| found |= matches!(e, Expr::Load(..)));
     found
 }
 

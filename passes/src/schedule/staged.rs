@@ -63,7 +63,9 @@ fn candidate(g: &Group, n: usize, alone: &[(Nest, Schedule)], target: &Target) -
             rows /= 2;
             continue;
         }
-        let fits = loops.stack_bytes(false) <= STACK_BYTES && loops.is_parallel(alone);
+        let fits = loops.stack_bytes(false) <= STACK_BYTES
+            && loops.is_parallel(alone)
+            && loops.is_cached(alone, target);
         let stages = fits.then(|| loops.stages(alone, target))??;
         let (mr, nr) = (u32::try_from(rows).ok()?, u32::try_from(n).ok()?);
         return Some(Schedule { mr, nr, stages, ..Schedule::new(Class::Staged, 1) });
@@ -214,6 +216,25 @@ impl<'a> Loops<'a> {
         let needed = most.max().unwrap_or(1).min(ITERATIONS);
         let iterations: Dim = self.extents().iter().product();
         iterations.as_const().is_none_or(|n| n >= needed)
+    }
+
+    /// Whether what contractions read again for every block of rows stays in a cache meanwhile.
+    fn is_cached(&self, alone: &[(Nest, Schedule)], target: &Target) -> bool {
+        let Some(row) = self.row.filter(|r| !r.extent.is(self.rows)) else { return true };
+        let room = target.memory.iter().find(|l| l.name == "L2").map_or(1 << 19, |l| l.bytes / 2) as i64;
+        let again = |k: usize| {
+            let p = &self.group.phases[k];
+            let is_shared = |a: &&Axis| {
+                let is = |c: &Common| c.vars[k].as_ref() == Some(&a.var);
+                !is(row) && !self.outer.iter().any(is)
+            };
+            // What is stored per row is no larger than what is read.
+            let columns: Dim = p.axes.iter().filter(is_shared).map(|a| &a.extent).product();
+            let terms: Dim = p.over().iter().map(|a| &a.extent).product();
+            (columns * terms).as_const().map_or(0, |n| n.saturating_mul(p.acc.size() as i64))
+        };
+        let contracts = |k: &usize| alone[*k].1.class == Class::Contract;
+        (0..alone.len()).filter(contracts).all(|k| again(k) <= room)
     }
 
     /// The schedules of the phases; `None` where one of them is worse than alone, or would give other bits.
