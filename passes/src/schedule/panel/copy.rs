@@ -19,7 +19,7 @@ const MAX_TAPS: i64 = 16;
 
 impl Maker<'_> {
     /// The statements that fill a panel with a block of terms, and the type of its elements.
-    pub fn copy(&mut self, name: &Sym, layout: &Layout) -> (Vec<Stmt>, DType) {
+    pub fn copy(&mut self, layout: &Layout) -> (Vec<Stmt>, DType) {
         let mut loops = self.nest.over().to_vec();
         if let Some(first) = loops.first_mut() {
             let inner = self.nest.over()[1..].iter().map(|a| &a.extent).product::<Dim>().as_const();
@@ -39,7 +39,7 @@ impl Maker<'_> {
         {
             *first = first.clone() + Dim::sym(&row);
         }
-        let mut filler = Filler { maker: self, name, layout, axes, loops: &loops, taps: taps.as_ref() };
+        let mut filler = Filler { maker: self, layout, axes, loops: &loops, taps: taps.as_ref() };
         let (fill, dtype) = filler.row(&if layout.rows() > 1 { Dim::sym(&row) } else { 0.into() });
         let mut body = filler.clear(dtype);
         body.extend(match layout.rows() {
@@ -53,7 +53,6 @@ impl Maker<'_> {
 /// Fills the rows of a panel.
 struct Filler<'a, 'm> {
     maker: &'a mut Maker<'m>,
-    name: &'a Sym,
     layout: &'a Layout,
     /// What the axes are, but for the columns and taps.
     axes: HashMap<Sym, Dim>,
@@ -129,7 +128,7 @@ impl Filler<'_, '_> {
         let term = self.loops.iter().fold(Dim::from(0), |at, a| at * a.extent.clone() + a.dim());
         let term = self.taps.map_or(term.clone(), |a| term * a.extent.clone() + tap.into());
         let at = term * self.layout.stride.into() + column;
-        Stmt::store(self.name, lanes_at(at, lanes), value.widen(lanes))
+        Stmt::store(&self.maker.panel.name, lanes_at(at, lanes), value.widen(lanes))
     }
 }
 

@@ -14,7 +14,7 @@ use super::contract::vector_rows;
 use super::nest::{Flat, Nest};
 use aic_ir::compute::{Axis, ReduceOp};
 use aic_ir::dim::{Dim, Sym};
-use aic_ir::kernel::{Expr, Stmt};
+use aic_ir::kernel::{Buffer, Expr, Scope, Stmt};
 use aic_ir::scalar::ScalarFn;
 use aic_ir::schedule::{Class, Schedule};
 use aic_ir::target::Target;
@@ -209,6 +209,9 @@ struct Maker<'a> {
     /// Terms per block, and which block it is.
     terms: i64,
     block: Dim,
+    panel: Buffer,
+    /// Sums that wait between blocks.
+    sums: Buffer,
     frame: &'a mut Frame,
 }
 
@@ -234,6 +237,16 @@ pub fn body(nest: &Nest, s: &Schedule, frame: &mut Frame) -> Vec<Stmt> {
     }
     let n_rows = parts.n_rows / blocks;
     let terms = if s.kc == 0 { parts.terms } else { i64::from(s.kc) };
+    let id = frame.next();
+    let array = |name: &str, len: i64| Buffer {
+        name: Sym::new(&format!("{name}{id}")),
+        dtype: nest.acc,
+        len: len.into(),
+        scope: Scope::Stack,
+    };
+    let layout = |n: i64| Layout::new(n * unit, parts.columns, s.lanes);
+    // Panels at the end are shorter, if there are others.
+    let largest = layout(step.min(extent));
     let mut maker = Maker {
         nest,
         s,
@@ -244,9 +257,11 @@ pub fn body(nest: &Nest, s: &Schedule, frame: &mut Frame) -> Vec<Stmt> {
         n_rows,
         terms,
         block: if terms == parts.terms { 0.into() } else { Dim::named("kb") },
+        panel: array("panel", terms * largest.stride),
+        sums: array("sums", n_rows * largest.multiplied),
         frame,
     };
-    let mut make = |n: i64| maker.panel(&Layout::new(n * unit, parts.columns, s.lanes));
+    let mut make = |n: i64| maker.panel(&layout(n));
     let body = match (whole, rest) {
         (_, 0) => make(step),
         (0, _) => make(rest),
@@ -255,5 +270,6 @@ pub fn body(nest: &Nest, s: &Schedule, frame: &mut Frame) -> Vec<Stmt> {
             vec![Stmt::If { cond, then: make(step), other: make(rest) }]
         }
     };
+    let body = [maker.arrays(), body].concat();
     frame.outermost(&extents, body)
 }

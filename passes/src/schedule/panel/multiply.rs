@@ -7,8 +7,7 @@ use super::super::reduce::{finish, lanes_at, read};
 use super::{Layout, Maker, tile_widths};
 use aic_ir::compute::{Axis, ReduceOp};
 use aic_ir::dim::{Dim, Sym};
-use aic_ir::dtype::DType;
-use aic_ir::kernel::{Buffer, Expr, Scope, Stmt};
+use aic_ir::kernel::{Expr, Stmt};
 use aic_ir::scalar::{Scalar, ScalarFn};
 
 /// The most rows of a register tile.
@@ -17,27 +16,15 @@ const MAX_ROWS: i64 = 14;
 impl Maker<'_> {
     /// The statements for one panel.
     pub fn panel(&mut self, layout: &Layout) -> Vec<Stmt> {
-        let id = self.frame.next();
-        let buffer = |name: &str, dtype: DType, len: i64| Buffer {
-            name: Sym::new(&format!("{name}{id}")),
-            dtype,
-            len: len.into(),
-            scope: Scope::Stack,
-        };
-        let name = Sym::new(&format!("panel{id}"));
-        let (copy, dtype) = self.copy(&name, layout);
-        let panel = buffer("panel", dtype, self.terms * layout.stride);
-        let mut out = vec![Stmt::Alloc(panel.clone())];
-        let nest = self.multiplied(panel, layout);
+        let (copy, dtype) = self.copy(layout);
+        self.panel.dtype = dtype;
+        let nest = self.multiplied(layout);
         if self.terms == self.parts.terms {
-            out.extend(copy);
-            out.extend(self.tiles(&nest, layout, None));
-            return out;
+            return [copy, self.tiles(&nest, layout, None)].concat();
         }
         let at = nest.axes[0].dim() * layout.multiplied.into() + nest.axes[1].dim();
-        let sums = Sums { buffer: Sym::new(&format!("sums{id}")), at };
-        out.push(Stmt::Alloc(buffer("sums", nest.acc, self.n_rows * layout.multiplied)));
-        out.extend(self.clear(&nest, layout, &sums));
+        let sums = Sums { buffer: self.sums.name.clone(), at };
+        let mut out = self.clear(&nest, layout, &sums);
         let tiles = self.tiles(&nest, layout, Some(&sums));
         let blocks = self.parts.terms / self.terms;
         out.push(Stmt::serial(&Sym::new("kb"), blocks.into(), [copy, tiles].concat()));
@@ -45,8 +32,19 @@ impl Maker<'_> {
         out
     }
 
+    /// The arrays that all panels of the kernel use.
+    pub fn arrays(&self) -> Vec<Stmt> {
+        let waits = self.terms < self.parts.terms;
+        [Some(&self.panel), Some(&self.sums).filter(|_| waits)]
+            .into_iter()
+            .flatten()
+            .cloned()
+            .map(Stmt::Alloc)
+            .collect()
+    }
+
     /// The nest of a plain contraction: rows of the other factor by columns of the panel.
-    fn multiplied(&self, panel: Buffer, layout: &Layout) -> Nest {
+    fn multiplied(&self, layout: &Layout) -> Nest {
         let (m, column) = (&self.nest.axes[self.parts.m], &self.nest.axes[self.parts.column]);
         let (k, over) = (Sym::new("kk"), self.nest.over());
         let last = over.last().map(|a| &a.var);
@@ -67,7 +65,7 @@ impl Maker<'_> {
         };
         let scalar = self.parts.scalar.subst(&term).subst(&local);
         let mut nest = self.nest.clone();
-        nest.inputs.push(panel);
+        nest.inputs.push(self.panel.clone());
         nest.axes = vec![
             Axis { var: m.var.clone(), extent: self.n_rows.into() },
             Axis { var: column.var.clone(), extent: layout.width.into() },
