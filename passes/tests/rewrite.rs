@@ -149,6 +149,43 @@ fn large_constants_are_not_made() {
     assert!(!moved(4096));
 }
 
+/// Products of one operand by several weights are one where that saves more than the slices cost.
+#[test]
+fn products_are_merged() {
+    let src = |rows: usize| {
+        format!(
+            "graph(%0: f32[{rows},64]) -> (f32[{rows},64], f32[{rows},32], f32[{rows},64]) {{
+      %1 = const f32[64,64] seed 1
+      %2 = const f32[64,32] seed 2
+      %3 = const f32[64,64] seed 3
+      %4 = matmul %0 %1 loc(\"q\")
+      %5 = matmul %0 %2 loc(\"k\")
+      %6 = matmul %0 %3 loc(\"v\")
+      return %4, %5, %6
+    }}"
+        )
+    };
+    let one = rewritten(&src(1), None);
+    assert_eq!((one.matches("= matmul").count(), one.matches("= slice").count()), (1, 3), "{one}");
+    assert!(one.contains("loc(\"q\", \"k\", \"v\")"), "{one}");
+    assert_eq!(rewritten(&src(4096), None).matches("= matmul").count(), 3);
+    assert_eq!(checked(&certified(&graph(&src(1)))), Ok(()));
+}
+
+#[test]
+fn convolutions_are_merged() {
+    let src = "graph(%0: f32[1,16,4,4]) -> (f32[1,8,4,4], f32[1,4,4,4], f32[1,4,2,2]) {
+      %1 = const f32[8,16,1,1] seed 1
+      %2 = const f32[4,16,1,1] seed 2
+      %3 = conv %0 %1 {strides=[1,1], dilations=[1,1], pads=[0,0,0,0], groups=1}
+      %4 = conv %0 %2 {strides=[1,1], dilations=[1,1], pads=[0,0,0,0], groups=1}
+      %5 = conv %0 %2 {strides=[2,2], dilations=[1,1], pads=[0,0,0,0], groups=1}
+      return %3, %4, %5
+    }";
+    let out = rewritten(src, None);
+    assert_eq!((out.matches("= conv").count(), out.matches("= slice").count()), (2, 2), "{out}");
+}
+
 /// Certificates of the rewrites of a graph, as JSON reads them back.
 fn certified(g: &Graph) -> Certified {
     let mut cx = Context { certify: true, ..context(None) };

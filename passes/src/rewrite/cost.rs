@@ -120,7 +120,8 @@ fn seconds(op: &Op, x: &[&Type], y: &[&Type], target: &Target) -> f64 {
     match (op, op.keyword()) {
         (Op::Reshape(_) | Op::DimValue(_), _) => 0.0,
         (Op::Elementwise(e), _) => fused(scalar_operations(e.f)),
-        (Op::Cast(_) | Op::Bitcast(_) | Op::Expand(_) | Op::Slice(_), _) => fused(1.0),
+        (Op::Slice(_), _) => FUSED_LAUNCH + FUSED_TRAFFIC * traffic(2.0 * bytes(y[0]), target),
+        (Op::Cast(_) | Op::Bitcast(_) | Op::Expand(_), _) => fused(1.0),
         (Op::Transpose(_) | Op::Concat(_) | Op::Pad(_), _) => FUSED_LAUNCH + traffic(moved, target),
         (_, "activation") => fused(20.0),
         (_, "rotary") => fused(4.0),

@@ -38,7 +38,7 @@ functions! {
     start_minus, start_at, one_of, unit_steps, gathered, sum_along, padded, axes_merged, axes_before,
     reduced, axes_before_perm, perm_of_rest, only, per_filter, grouped_filters, grouped_channels,
     filter_axes, per_output, as_column, as_row, row_for, first_two, points, window_pads, followed_by,
-    with_last, starts_before, sizes_before, steps_before, doubled,
+    with_last, last_start, last_size, last_step, first_start, first_size, first_step, starts_before, sizes_before, steps_before, doubled,
 }
 
 /// The function with this name.
@@ -245,6 +245,63 @@ fn start_at(x: &[&Facts]) -> Option<Facts> {
 fn one_of(x: &[&Facts]) -> Option<Facts> {
     let [x, axis] = x else { return None };
     changed(extents(x)?, axis, |_| Some(1.into()))
+}
+
+/// Numbers for every axis of `?w`, the one at `to` taken from a list.
+fn one_from(of: Vec<Dim>, list: &Facts, from: usize, to: usize) -> Option<Facts> {
+    let list = arg::<Vec<Dim>>(list)?;
+    let mut out = of;
+    *out.get_mut(to)? = list.get(from)?.clone();
+    attr(out)
+}
+
+/// The last number of a list for the last axis of `?w`, and the others.
+fn for_last(x: &[&Facts], of: impl Fn(Vec<Dim>) -> Vec<Dim>) -> Option<Facts> {
+    let [w, list] = x else { return None };
+    let n = arg::<Vec<Dim>>(list)?.len();
+    let dims = w.dims()?.to_vec();
+    let to = dims.len().checked_sub(1)?;
+    one_from(of(dims), list, n.checked_sub(1)?, to)
+}
+
+/// The second number of a list for the first axis of `?w`, and the others.
+fn for_first(x: &[&Facts], of: impl Fn(Vec<Dim>) -> Vec<Dim>) -> Option<Facts> {
+    let [w, list] = x else { return None };
+    one_from(of(w.dims()?.to_vec()), list, 1, 0)
+}
+
+fn all_of(value: i64) -> impl Fn(Vec<Dim>) -> Vec<Dim> {
+    move |dims| vec![value.into(); dims.len()]
+}
+
+/// `(@last_start ?w ?starts)`: of a slice of `?w` along its last axis, as `?starts` has it along its own.
+fn last_start(x: &[&Facts]) -> Option<Facts> {
+    for_last(x, all_of(0))
+}
+
+/// `(@last_size ?w ?sizes)`: see `last_start`.
+fn last_size(x: &[&Facts]) -> Option<Facts> {
+    for_last(x, |dims| dims)
+}
+
+/// `(@last_step ?w ?steps)`: see `last_start`.
+fn last_step(x: &[&Facts]) -> Option<Facts> {
+    for_last(x, all_of(1))
+}
+
+/// `(@first_start ?w ?starts)`: of a slice of `?w` along its first axis, as `?starts` has it along the second.
+fn first_start(x: &[&Facts]) -> Option<Facts> {
+    for_first(x, all_of(0))
+}
+
+/// `(@first_size ?w ?sizes)`: see `first_start`.
+fn first_size(x: &[&Facts]) -> Option<Facts> {
+    for_first(x, |dims| dims)
+}
+
+/// `(@first_step ?w ?steps)`: see `first_start`.
+fn first_step(x: &[&Facts]) -> Option<Facts> {
+    for_first(x, all_of(1))
 }
 
 /// `(@unit_steps ?x)`: a 1 for every axis.

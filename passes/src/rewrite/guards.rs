@@ -43,7 +43,7 @@ guards! {
     swapped_matrices, inside, ends_before, starts_after, adjacent, index_of, adds_up, last_axis_only,
     same_last, splits_first, order_free, combines, differs_by_ones, swaps_last, is_matrix, one_point,
     per_channel, per_input_channel, per_column, spatial_pads, neutral, kept, trailing, count, last,
-    causal_mask, copies_heads, halves, neighbours, stacks,
+    cuts_only, causal_mask, copies_heads, halves, neighbours, stacks,
 }
 
 /// The guard with this name.
@@ -260,6 +260,18 @@ fn zeros(x: &[&Facts]) -> bool {
 /// `ones(?list)`: numbers that are all 1.
 fn ones(x: &[&Facts]) -> bool {
     all_are(x, 1)
+}
+
+/// `cuts_only(?starts, ?steps, k)`: a slice leaves axes other than `k`, counted from the end where it is negative, as
+/// they are, if it has their extents.
+fn cuts_only(x: &[&Facts]) -> bool {
+    let [starts, steps, axis] = x else { return false };
+    let (Some(s), Some(t), Some(k)) = (arg::<Vec<Dim>>(starts), arg::<Vec<i64>>(steps), arg::<i64>(axis))
+    else {
+        return false;
+    };
+    let at = if k < 0 { s.len() as i64 + k } else { k };
+    s.len() == t.len() && (0..s.len()).all(|k| k as i64 == at || s[k].is(0) && t[k] == 1)
 }
 
 /// `identity(?perm)`: a permutation that moves nothing.

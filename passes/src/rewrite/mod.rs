@@ -7,7 +7,7 @@
 //! - [`lang`]: e-nodes; [`convert`]: region to e-graph; [`extract`]: the cheapest choice by [`cost`].
 //! - [`checker`], [`instance`]: whether the two sides of a rule are equal, by trying.
 //! - [`certificate`]: why the result equals the graph, by [`proof`]s of regions; [`check`]: whether that is true.
-//! - [`saturate`]: applying rules within limits; [`plan`]: instances of a term with the facts of its parts.
+//! - [`saturate`]: applying rules within limits, to what is there and what [`offer`] adds; [`plan`]: instances of a term with the facts of its parts.
 
 pub mod certificate;
 pub mod check;
@@ -22,6 +22,7 @@ pub mod functions;
 pub mod guards;
 pub mod instance;
 pub mod lang;
+pub mod offer;
 pub mod plan;
 pub mod proof;
 pub mod recipe;

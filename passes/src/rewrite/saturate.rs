@@ -5,6 +5,7 @@
 
 use super::extract::Choice;
 use super::lang::{Constant, EGraph, ENode};
+use super::offer;
 use super::plan::{self, Plan};
 use super::rule::Rule;
 use crate::runner::Numerics;
@@ -128,6 +129,7 @@ impl Saturation<'_> {
         if let Some(stop) = self.fold() {
             return Some(stop);
         }
+        offer::offer(self.g);
         for _ in 0..self.limits.rounds {
             self.outcome.rounds += 1;
             let before = self.outcome.applied.len();
