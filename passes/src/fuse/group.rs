@@ -13,6 +13,7 @@ use aic_ir::schedule::Class;
 use aic_ir::target::Target;
 use aic_ir::types::Type;
 use aic_ir::verify;
+use std::cell::RefCell;
 use std::collections::{BTreeSet, HashMap};
 
 /// The most nodes in a group.
@@ -49,9 +50,9 @@ pub fn without_border_reshapes(flow: &Flow, set: &Set) -> Set {
 }
 
 /// The body of a group whose results are needed outside if `is_needed` says so. Constants of one element are part of
-/// it, others are operands.
-pub fn body(flow: &Flow, set: &Set, name: &str, is_needed: &dyn Fn(usize, ValueId) -> bool) -> Body {
-    let mut graph = Graph::new(name);
+/// it, others are operands. The name is the body's; without one nodes have no source names either.
+pub fn body(flow: &Flow, set: &Set, name: Option<&str>, is_needed: &dyn Fn(usize, ValueId) -> bool) -> Body {
+    let mut graph = Graph::new(name.unwrap_or_default());
     let mut map: HashMap<ValueId, ValueId> = HashMap::new();
     let operands = || set.iter().flat_map(|n| &flow.node(*n).inputs).copied();
     let is_inside = |v: ValueId| flow.producer(v).is_some_and(|p| set.contains(&p));
@@ -74,7 +75,8 @@ pub fn body(flow: &Flow, set: &Set, name: &str, is_needed: &dyn Fn(usize, ValueI
         }
         let x: Vec<ValueId> = node.inputs.iter().filter_map(|v| map.get(v).copied()).collect();
         let types = node.outputs.iter().map(|v| flow.graph.ty(*v).clone()).collect();
-        let y = graph.add_typed(node.op.clone(), &x, types, &node.origin);
+        let origin = if name.is_some() { &node.origin[..] } else { &[] };
+        let y = graph.add_typed(node.op.clone(), &x, types, origin);
         map.extend(node.outputs.iter().copied().zip(y));
     }
     let results = set.iter().flat_map(|n| flow.node(*n).outputs.iter().map(|v| (*n, *v)));
@@ -85,12 +87,34 @@ pub fn body(flow: &Flow, set: &Set, name: &str, is_needed: &dyn Fn(usize, ValueI
     Body { graph, inputs, outputs }
 }
 
-/// The number of kernels for a group, if it is a group that may be; `None` if it is too large, or if a kernel isn't
-/// sound whatever the extents, or would change bits that have to be kept.
-pub fn n_kernels(body: &Body, cx: &Context) -> Option<usize> {
+/// The number of kernels of groups; equal bodies are asked about once.
+#[derive(Debug, Default)]
+pub struct Kernels {
+    /// By the text of the body without names.
+    known: RefCell<HashMap<String, Option<usize>>>,
+}
+
+impl Kernels {
+    /// The number of kernels for a group, if it is a group that may be; `None` if it is too large, or if a kernel isn't
+    /// sound whatever the extents, or would change bits that have to be kept.
+    pub fn count(&self, body: &Body, cx: &Context) -> Option<usize> {
+        let n_arguments = body.inputs.len() + body.outputs.len();
+        if body.graph.nodes().len() > MAX_NODES || n_arguments > MAX_ARGUMENTS {
+            return None;
+        }
+        let key = body.graph.to_string();
+        if let Some(found) = self.known.borrow().get(&key) {
+            return *found;
+        }
+        let found = n_kernels(body, cx);
+        self.known.borrow_mut().insert(key, found);
+        found
+    }
+}
+
+fn n_kernels(body: &Body, cx: &Context) -> Option<usize> {
     let n_contractions = body.graph.nodes().filter(|(_, n)| is_contraction(&n.op)).count();
-    let n_arguments = body.inputs.len() + body.outputs.len();
-    if body.graph.nodes().len() > MAX_NODES || n_arguments > MAX_ARGUMENTS || n_contractions > 1 {
+    if n_contractions > 1 {
         return None;
     }
     let c = compose(&body.graph)?;

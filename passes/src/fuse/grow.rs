@@ -13,7 +13,7 @@
 
 use super::cost;
 use super::flow::Flow;
-use super::group::{self, Body, Set};
+use super::group::{self, Body, Kernels, Set};
 use super::kind::Kind;
 use crate::runner::Context;
 use aic_ir::compose::{self, compose};
@@ -39,6 +39,7 @@ pub struct Group {
 pub struct Groups<'a> {
     flow: &'a Flow<'a>,
     cx: &'a Context,
+    kernels: Kernels,
     groups: Vec<Group>,
     owner: Vec<usize>,
     /// The groups that have a node, recomputed or not.
@@ -53,6 +54,7 @@ impl<'a> Groups<'a> {
         Groups {
             flow,
             cx,
+            kernels: Kernels::default(),
             groups: (0..n).map(single).collect(),
             owner: (0..n).collect(),
             holders: (0..n).map(|k| BTreeSet::from([k])).collect(),
@@ -297,13 +299,13 @@ impl<'a> Groups<'a> {
         if inner.iter().any(|n| self.flow.kinds[*n] == Kind::Opaque) {
             return None;
         }
-        group::n_kernels(&self.body(nodes, borrowed), self.cx)
+        self.kernels.count(&self.body(nodes, borrowed), self.cx)
     }
 
     /// The body of a group of these nodes.
     fn body(&self, nodes: &Set, borrowed: &Set) -> Body {
         let inner = group::without_border_reshapes(self.flow, nodes);
-        group::body(self.flow, &inner, "", &|n, v| {
+        group::body(self.flow, &inner, None, &|n, v| {
             !borrowed.contains(&n) && self.is_needed(n, v, &inner, nodes)
         })
     }

@@ -130,7 +130,8 @@ impl Rebuild<'_> {
             return node.map_or(Ok(()), |n| self.copy(n));
         }
         let is_needed = |n: usize, v: ValueId| !unit.borrowed.contains(&n) && self.is_needed(n, v);
-        let body = group::body(self.flow, &unit.nodes, &format!("g{}", self.n_groups), &is_needed);
+        let name = format!("g{}", self.n_groups);
+        let body = group::body(self.flow, &unit.nodes, Some(&name), &is_needed);
         self.n_groups += 1;
         let mut origin: Vec<Arc<str>> = Vec::new();
         for name in unit.nodes.iter().flat_map(|n| &self.flow.node(*n).origin) {
