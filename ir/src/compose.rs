@@ -130,10 +130,7 @@ fn inline(c: &mut Compute, k: usize) {
 fn is_worth_it(c: &Compute, k: usize, readers: &[usize]) -> bool {
     let map = &c.stages[k];
     let cost = cost(&map.value);
-    if cost == 0 {
-        return true;
-    }
-    if c.outputs.contains(&k) {
+    if cost > 0 && c.outputs.contains(&k) {
         return false;
     }
     let evaluations: Dim = readers
@@ -142,10 +139,24 @@ fn is_worth_it(c: &Compute, k: usize, readers: &[usize]) -> bool {
         .reduce(|a, b| a + b)
         .unwrap_or_default();
     let at_most = |times: i64| (map.points() * times.into() - evaluations.clone()).is_not_negative();
+    if cost == 0 {
+        return at_most(1) || c.outputs.contains(&k) || !moves_elements_of_a_map(c, k);
+    }
     if is_epilogue(c, k) {
         return at_most(1) && readers.iter().all(|&r| c.stages[r].reduction.is_none());
     }
     at_most(1) || cost <= CHEAP && at_most(MAX_RECOMPUTATION)
+}
+
+/// Whether stage `k` moves elements that a map computes for it alone. Read often, they are better computed in the places
+/// that they are moved to, than in the map's and read from all over it.
+fn moves_elements_of_a_map(c: &Compute, k: usize) -> bool {
+    (0..k).any(|s| {
+        let source = &c.stages[s];
+        let is_costly_map = source.reduction.is_none() && cost(&source.value) > 0;
+        let is_no_larger = || (source.points() - c.stages[k].points()).is_not_negative();
+        is_costly_map && only_indices(c, s, k).is_some() && is_no_larger()
+    })
 }
 
 /// Whether stage `k` maps a reduction's result element by element, and nothing else reads that.
@@ -157,20 +168,24 @@ fn is_epilogue(c: &Compute, k: usize) -> bool {
         .any(|r| only_indices(c, r, k).is_some_and(|at| at.iter().zip(&here).all(in_place)))
 }
 
-/// Writes the index 0 into an axis of extent 1 of an earlier stage as this stage's axis in that place, if that has
-/// extent 1 too: element by element is then visibly in place.
+/// Writes the index 0 into an axis of extent 1 of an earlier stage as an axis of this stage that has extent 1 too, that
+/// in the same place if it has: element by element is then visibly in place.
 fn name_single_indices(c: &mut Compute, k: usize) {
     let s = &c.stages[k];
-    let is_one = |axes: &[Axis], p: usize| axes[p].extent.is(1);
-    let named = |r: usize, p: usize, e: Expr| {
-        let axes = &c.stages[r].axes;
-        let is_single = axes.len() == s.axes.len() && is_one(axes, p) && is_one(&s.axes, p);
-        if is_single && e == Expr::int(0) { Expr::Index(s.axes[p].dim()) } else { e }
+    let is_one = |a: &Axis| a.extent.is(1);
+    let name = |r: usize, at: Vec<Expr>| -> Vec<Expr> {
+        let mut free: Vec<usize> = (0..s.axes.len()).filter(|p| is_one(&s.axes[*p])).collect();
+        let single = |(p, e): (usize, Expr)| {
+            if !is_one(&c.stages[r].axes[p]) || e != Expr::int(0) || free.is_empty() {
+                return e;
+            }
+            let at = free.iter().position(|f| *f == p).unwrap_or(0);
+            Expr::Index(s.axes[free.remove(at)].dim())
+        };
+        at.into_iter().enumerate().map(single).collect()
     };
     let value = s.value.map_loads(&|source, at| match source {
-        Source::Stage(r) => {
-            Expr::Load(source, at.into_iter().enumerate().map(|(p, e)| named(r, p, e)).collect())
-        }
+        Source::Stage(r) => Expr::Load(source, name(r, at)),
         Source::Input(_) => Expr::Load(source, at),
     });
     c.stages[k].value = value;

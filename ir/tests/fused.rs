@@ -192,6 +192,23 @@ fn attention_of_split_heads() {
 }
 
 #[test]
+fn elements_are_computed_where_they_are_read() {
+    check(
+        "graph(%0: f32[8,6], %1: f32[6], %2: f32[2,5,3]) -> (%6: f32[2,5,8]) {
+           %3 = add %0 %1
+           %4 = reshape %3 {shape=[8,2,3]}
+           %5 = transpose %4 {perm=[1,2,0]}
+           %6 = matmul %2 %5
+           return %6
+         }",
+        &[
+            "%s0: f32[i0: 8, i1: 2, i2: 3] = add(%0[i0, 3*i1+i2], %1[3*i1+i2])",
+            "%s1: f32[i0: 2, i1: 5, i2: 8] = sum[k0: 3] mul(%2[i0, i1, k0], %s0[i2, i0, k0])",
+        ],
+    );
+}
+
+#[test]
 fn outputs_stay() {
     check(
         "graph(%0: f32[4], %1: f32[4]) -> (%2: f32[4], %3: f32[4]) {

@@ -9,6 +9,7 @@ use aic_ir::op::{Fused, Op, Operator, Rng};
 use aic_ir::program::{Program, Step};
 use aic_ir::target::Target;
 use aic_ir::tensor::Tensor;
+use aic_ir::text::parse_graph;
 use aic_ir::{eval, verify};
 use aic_passes::lower::lower;
 use aic_passes::memory;
@@ -32,6 +33,96 @@ fn n_launches(p: &Program) -> usize {
 
 fn n_interpreted(p: &Program) -> usize {
     p.steps.iter().filter(|s| matches!(s, Step::Host { .. })).count()
+}
+
+/// The operators of a graph and of the bodies in it, by groups; reshapes outside of groups don't count.
+fn groups(graph: &Graph) -> Vec<Vec<String>> {
+    let ops = |g: &Graph| -> Vec<String> {
+        let nodes = g.nodes().filter(|(_, n)| !matches!(n.op, Op::Const(_)));
+        nodes.map(|(_, n)| n.op.keyword().to_owned()).collect()
+    };
+    let of = |op: &Op| match op {
+        Op::Const(_) | Op::Reshape(_) => None,
+        Op::Fused(f) => Some(ops(&f.body)),
+        op => Some(vec![op.keyword().to_owned()]),
+    };
+    graph.nodes().filter_map(|(_, n)| of(&n.op)).collect()
+}
+
+fn fused(text: &str) -> Graph {
+    let graph = parse_graph(text).unwrap_or_else(|e| panic!("{e}\n{text}"));
+    let mut cx = Context::new(&Options::new(Target::x86_avx2()));
+    runner::run(graph, &["fuse"], &mut cx).unwrap()
+}
+
+/// What becomes of two operators, by their kinds: the table in the documentation of the pass.
+#[test]
+fn combinations_of_kinds() {
+    // Of a matrix `V`; as the second one a reduction is a sum.
+    let operators = ["tanh V", "add V %1", "transpose V {perm=[1,0]}", "softmax V {axis=1}", "matmul V %2"];
+    let (transpose, softmax) = (2, 3);
+    let expected = [[1, 1, 1, 1, 2], [1, 1, 1, 1, 2], [1, 1, 1, 1, 1], [1, 1, 1, 1, 2], [1, 1, 1, 2, 2]];
+    for (a, row) in expected.iter().enumerate() {
+        for (b, n) in row.iter().enumerate() {
+            let from = if a == transpose { "16,24" } else { "24,16" };
+            let (second, to) = match b {
+                _ if b == transpose => (operators[b], "16,24"),
+                _ if b == softmax => ("reduce V {op=sum, axes=[1]}", "24"),
+                _ => (operators[b], "24,16"),
+            };
+            let text = format!(
+                "graph(%0: f32[{from}], %1: f32[16], %2: f32[16,16]) -> (%4: f32[{to}]) {{
+                   %3 = {}
+                   %4 = {}
+                   return %4
+                 }}",
+                operators[a].replace('V', "%0"),
+                second.replace('V', "%3"),
+            );
+            let found = groups(&fused(&text));
+            assert_eq!(found.len(), *n, "{found:?}");
+        }
+    }
+}
+
+#[test]
+fn groups_have_a_size() {
+    let (n, mut text) = (600, String::new());
+    for k in 0..n {
+        text += &format!("%{} = {} %{k}\n", k + 1, ["neg", "tanh"][k % 2]);
+    }
+    let graph = fused(&format!("graph(%0: f32[8]) -> (%{n}: f32[8]) {{ {text} return %{n} }}"));
+    let found = groups(&graph);
+    assert_eq!(found.iter().map(Vec::len).sum::<usize>(), n);
+    assert!(found.iter().all(|g| g.len() <= 256) && found.len() <= 6, "{:?}", found.iter().map(Vec::len));
+}
+
+/// Every node's source names are kept, in order.
+#[test]
+fn source_names() {
+    let graph = fused(
+        "graph(%0: f32[8], %1: f32[8]) -> (%4: f32[8]) {
+           %2 = add %0 %1 loc(\"a\")
+           %3 = tanh %2 loc(\"b\", \"c\")
+           %4 = neg %3 loc(\"a\", \"d\")
+           return %4
+         }",
+    );
+    let origins: Vec<&str> = graph.nodes().flat_map(|(_, n)| &n.origin).map(|o| &**o).collect();
+    assert_eq!(origins, ["a", "b", "c", "d"]);
+}
+
+/// Fusing again changes nothing.
+#[test]
+fn once_is_enough() {
+    for seed in 0..200 {
+        let sample = Fused::sample(&mut Rng::new(seed));
+        let Op::Fused(Fused { body }) = &sample.op else { panic!("{:?}", sample.op) };
+        let mut cx = Context::new(&Options::new(Target::x86_avx2()));
+        let once = runner::run(Graph::clone(body), &["dce", "fuse"], &mut cx).unwrap();
+        let twice = runner::run(once.clone(), &["fuse"], &mut cx).unwrap();
+        assert_eq!(once.to_string(), twice.to_string(), "seed {seed}");
+    }
 }
 
 #[test]

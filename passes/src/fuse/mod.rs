@@ -6,9 +6,9 @@
 //!
 //! | first \ second | elementwise | broadcast | injective | reduction | contraction |
 //! |---|---|---|---|---|---|
-//! | elementwise | one map | one map | one map | in the summand | if it costs nothing |
-//! | broadcast | one map | one map | one map | in the summand | if it costs nothing |
-//! | injective | one map | one map | one map | in the summand | in the addresses |
+//! | elementwise | one map | one map | one map | in the summand | if the scheduler has a place for it |
+//! | broadcast | one map | one map | one map | in the summand | likewise |
+//! | injective | one map | one map | one map | in the addresses | in the addresses |
 //! | reduction | by rows | by rows | in the addresses | by rows | no |
 //! | contraction | epilogue | epilogue | in the addresses | if it leaves little | no |
 
