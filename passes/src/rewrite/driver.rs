@@ -9,7 +9,7 @@ use super::proof::{self, Proof};
 use super::recipe::{Recipe, names};
 use super::region::{self, Known, Part, Region};
 use super::rule::Rule;
-use super::saturate::{self, Limits, Outcome};
+use super::saturate::{self, Limits, Outcome, Stop};
 use super::stats::RegionStats;
 use crate::runner::Context;
 use aic_ir::bail;
@@ -46,6 +46,23 @@ struct Done {
     /// Rules applied, in order.
     applied: Vec<String>,
     stats: RegionStats,
+}
+
+impl Done {
+    /// A region that is left as it is, since no rule may be applied any more.
+    fn unchanged(region: &Region, cost: Cost) -> Done {
+        let stats = RegionStats {
+            nodes: region.nodes.len(),
+            enodes: 0,
+            rounds: 0,
+            stop: Stop::Fuel,
+            is_cached: false,
+            before: cost,
+            after: cost,
+        };
+        let known = vec![Default::default(); region.outputs.len()];
+        Done { recipe: None, known, proof: None, applied: Vec::new(), stats }
+    }
 }
 
 impl<'a, 'c> Rewriter<'a, 'c> {
@@ -142,6 +159,9 @@ impl<'a, 'c> Rewriter<'a, 'c> {
     fn saturated(&mut self, g: &Graph, region: &Region) -> Result<Done> {
         let mut converted = convert::to_egraph(g, region, self.cx.numerics, self.cx.certify);
         let before = self.cost_before(g, region, &converted);
+        if self.cx.fuel == Some(0) {
+            return Ok(Done::unchanged(region, before));
+        }
         let mut fuel = self.cx.fuel;
         let outcome = saturate::saturate(&mut converted.egraph, self.rules, &self.limits, &mut fuel);
         let roots: Vec<_> = region.outputs.iter().map(|v| converted.ids[v]).collect();
