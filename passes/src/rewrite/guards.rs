@@ -31,6 +31,8 @@ macro_rules! guards {
         /// Every guard by its name in rules.
         pub const GUARDS: &[Guard] = &[
             Guard { name: "const", holds: |x| x.iter().all(|f| f.is_const) },
+            // Where constants alone decide, there is nothing to gain, and each rounding makes another constant.
+            Guard { name: "variable", holds: |x| x.iter().all(|f| f.ty().is_some() && !f.is_const) },
             $(Guard { name: stringify!($name), holds: $name }),*
         ];
     };

@@ -3,7 +3,7 @@
 use super::facts::Facts;
 use super::lang::Attribute;
 use super::plan::{self, Plan};
-use super::rule::{Binding, Domain, ElementType, Example, Rule};
+use super::rule::{Binding, Condition, Domain, ElementType, Example, Rule};
 use super::term::Term;
 use crate::runner::Numerics;
 use aic_ir::dim::{Dim, Sym};
@@ -55,6 +55,12 @@ impl Instance {
     /// The value of a variable that is a constant.
     pub fn constant(&self, var: Var) -> Option<&Tensor> {
         self.variables.iter().find(|v| v.var == var)?.value.as_ref()
+    }
+
+    /// Whether guards hold.
+    pub fn holds(&self, guards: &[Condition]) -> bool {
+        let facts = |v: Var| self.variables.iter().find(|x| x.var == v).map(|x| x.facts.clone());
+        plan::guards_hold(guards, &facts, Numerics::Fast)
     }
 
     /// What the variables are, for a message.
