@@ -329,7 +329,7 @@ fn with_rule(line: &str) -> Finding {
 
 #[test]
 fn a_rule_that_is_wrong() {
-    let finding = with_rule("tanh-even exact (tanh (neg ?x)) => (tanh ?x)\n    ?x: T[a,b]\n");
+    let finding = with_rule("tanh-abs exact (tanh (neg ?x)) => (neg ?x)\n    ?x: T[a,b]\n");
     assert_eq!(finding.n_nodes, 2, "{}", finding.graph);
 }
 

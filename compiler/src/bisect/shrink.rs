@@ -2,14 +2,17 @@
 //!
 //! First by windows of the nodes in order, each half of the one before, since what goes wrong together lies together;
 //! then by leaving out ever smaller runs of nodes (delta debugging: Zeller, Hildebrandt, TSE 28, 2002), constants
-//! among them, which turn into inputs; then outputs one by one.
+//! among them, which turn into inputs; then outputs one by one. Where lowering goes wrong, the nodes of the program
+//! are tried alone before all that.
 
 use super::cut::{self, Cut};
 use super::probe::{Probe, Stage};
+use crate::verify::nodes;
 use aic_ir::error::Result;
 use aic_ir::graph::{Graph, NodeId};
 use aic_ir::op::{Fused, Op};
 use aic_ir::tensor::Tensor;
+use aic_passes::runner;
 use std::collections::BTreeSet;
 
 /// Windows of fewer nodes are left to delta debugging.
@@ -26,7 +29,23 @@ pub fn graph(
     tell: &mut dyn FnMut(&str),
 ) -> Result<Cut> {
     let test = |g: &Graph, x: &[Tensor]| probe.wrong(g, x).is_some();
-    smallest((graph, inputs), &test, tell)
+    match kernel(probe, &graph, &inputs)? {
+        Some(alone) => Ok(fewer_outputs(alone, &test)),
+        None => smallest((graph, inputs), &test, tell),
+    }
+}
+
+/// A node whose kernels are wrong without the others, where lowering is what goes wrong: found by compiling the
+/// whole once.
+fn kernel(probe: &Probe<'_>, graph: &Graph, inputs: &[Tensor]) -> Result<Option<Cut>> {
+    let Stage::Lower = probe.stage else { return Ok(None) };
+    let Ok(judged) = runner::caught(|| nodes::of_program(graph, probe.compiler, inputs)) else {
+        return Ok(None);
+    };
+    let values = cut::values(graph, inputs)?;
+    let wrong = judged.iter().filter(|j| j.comparison.is_wrong());
+    let mut alone = wrong.filter_map(|j| cut::cut(graph, &values, &[j.node]));
+    Ok(alone.find(|(g, x)| probe.wrong(g, x).is_some()))
 }
 
 /// Cuts down the body of a fused group, where lowering such a group is what goes wrong.

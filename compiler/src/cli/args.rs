@@ -10,6 +10,7 @@ use aic_ir::error::{Error, Result};
 use aic_ir::graph::Graph;
 use aic_ir::program::Program;
 use aic_ir::tensor::Tensor;
+use aic_passes::rewrite::rule;
 use aic_passes::runner::{Numerics, RuleText};
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -118,7 +119,7 @@ impl OptimiseArgs {
     /// How to compile for a CPU.
     ///
     /// # Errors
-    /// A file of rules can't be read.
+    /// A file of rules can't be read, or holds no rules.
     pub fn options(&self, cpu: CpuOptions) -> Result<driver::Options> {
         Ok(driver::Options {
             cpu,
@@ -133,10 +134,10 @@ impl OptimiseArgs {
 
 fn rules(path: &Path) -> Result<RuleText> {
     let name = path.display().to_string();
-    match std::fs::read_to_string(path) {
-        Ok(text) => Ok(RuleText { name, text }),
-        Err(error) => Err(Error::new(format!("{name}: cannot be read: {error}"))),
-    }
+    let text = std::fs::read_to_string(path)
+        .map_err(|error| Error::new(format!("{name}: cannot be read: {error}")))?;
+    rule::parse(&name, &text)?;
+    Ok(RuleText { name, text })
 }
 
 /// Classes of rewrites.

@@ -28,10 +28,10 @@ Examples:
 Compares the compiled program's outputs with those of the interpreter on the graph as it was imported. What \
 differs by more than rounding explains is wrong, and the exit code is then 1.
 
-The tolerance of an element is 16 times as far as it moves when the interpreter disturbs every float result of \
+The tolerance of an element is 16 times as far as it moves when the interpreter twice disturbs every float result of \
 every node by that node's rounding error (u sqrt(k) max|y| for a sum of k terms, 4 u |y| for other functions; u is \
 2^-24 for f32; 16-bit results are rounded once more), but at least 16 times the mean of that over the tensor, and \
-16 |y| times the larger of its median relative to |y| and u sqrt(d) behind d roundings. --numerics fast allows 1024 times the error of each. Integers are equal unless \
+16 u sqrt(d) |y| behind d roundings. --numerics fast allows 1024 times the error of each. Integers are equal unless \
 rounding decides them.
 
 --per-node compares every value of the imported graph, which are made outputs for that, and then every kernel of \

@@ -1,6 +1,6 @@
 //! What a graph computes, and how far rounding may carry a result away from that.
 //!
-//! The interpreter is run twice: as it is, and with every float result of every node moved by as much as its own
+//! The interpreter is run as it is, and [`N_NOISY`] times with every float result of every node moved by as much as its own
 //! rounding error may be, up or down at random (stochastic arithmetic: Vignes, Math. Comput. Simul. 35, 1993). How far
 //! that moves an element says how well it is determined, whatever the network does with its errors: deep ones, small
 //! divisors and jumps are all seen. A correct program lies as far away, times a small factor.
@@ -20,13 +20,16 @@ use aic_ir::types::Type;
 use aic_passes::runner::Numerics;
 use std::collections::HashMap;
 
+/// How often results are disturbed: one draw may hardly move an element, by chance.
+const N_NOISY: u64 = 2;
+
 /// What a value should be.
 #[derive(Clone, Debug)]
 pub struct Expected {
     /// The interpreter's value.
     pub value: Tensor,
-    /// The same with rounding errors added; `None` where the graph isn't defined then.
-    pub noisy: Option<Tensor>,
+    /// The same with rounding errors added, more than once; nothing where the graph isn't defined then.
+    pub noisy: Vec<Tensor>,
     /// Roundings on the longest way to it.
     pub depth: usize,
     /// The error, relative to an element, of one rounding.
@@ -52,26 +55,31 @@ pub fn reference(
     seed: u64,
     keep_values: bool,
 ) -> Result<Reference> {
-    let run = |noise: Option<u64>| run(graph, inputs, noise.map(|seed| (seed, numerics)), keep_values);
+    let run = &|noise: Option<u64>| run(graph, inputs, noise.map(|seed| (seed, numerics)), keep_values);
     let (exact, noisy) = std::thread::scope(|scope| {
-        let noisy = scope.spawn(|| run(Some(seed)));
-        (run(None), noisy.join().ok().and_then(Result::ok))
+        let noisy: Vec<_> =
+            (0..N_NOISY).map(|k| scope.spawn(move || run(Some(seed.wrapping_add(k))))).collect();
+        let exact = run(None);
+        (exact, noisy.into_iter().filter_map(|t| t.join().ok().and_then(Result::ok)).collect::<Vec<_>>())
     });
-    let (exact_outputs, exact_values) = exact?;
+    let (outputs, values) = exact?;
+    // Without one of them, the others are too few to judge by.
+    let noisy = if noisy.len() as u64 == N_NOISY { noisy } else { Vec::new() };
     let depths = depths(graph);
-    let expected = |v: ValueId, value: Tensor, noisy: Option<Tensor>| {
+    let expected = |v: ValueId, value: Tensor, noisy: Vec<Tensor>| {
         let unit = unit(value.dtype()) * looseness(numerics);
         Expected { value, noisy, depth: depths[v.index()], unit }
     };
-    let (noisy_outputs, mut noisy_values) = match noisy {
-        Some((outputs, values)) => (outputs.into_iter().map(Some).collect(), values),
-        None => (vec![None; exact_outputs.len()], HashMap::new()),
+    let output = |(k, value): (usize, Tensor)| {
+        let noisy = noisy.iter().filter_map(|(outputs, _)| outputs.get(k).cloned()).collect();
+        expected(graph.outputs[k].value, value, noisy)
     };
-    let outputs = graph.outputs.iter().zip(exact_outputs).zip(noisy_outputs);
-    let outputs = outputs.map(|((p, value), noisy)| expected(p.value, value, noisy)).collect();
-    let values = exact_values.into_iter().map(|(v, value)| (v, expected(v, value, noisy_values.remove(&v))));
-    let values = values.collect();
-    Ok(Reference { outputs, values })
+    let value = |(v, value): (ValueId, Tensor)| {
+        let noisy = noisy.iter().filter_map(|(_, values)| values.get(&v).cloned()).collect();
+        (v, expected(v, value, noisy))
+    };
+    let outputs = outputs.into_iter().enumerate().map(output).collect();
+    Ok(Reference { outputs, values: values.into_iter().map(value).collect() })
 }
 
 type Values = (Vec<Tensor>, HashMap<ValueId, Tensor>);
