@@ -3,14 +3,12 @@
 use super::flow::Flow;
 use super::kind::Kind;
 use crate::runner::{Context, Numerics};
-use crate::schedule::{self, Signature, pieces, signature};
+use crate::schedule::{self, Cut, Signature, cut, signatures};
 use aic_ir::compose::compose;
-use aic_ir::compute::Compute;
 use aic_ir::error::Result;
 use aic_ir::graph::{Graph, ValueId};
 use aic_ir::op::Op;
 use aic_ir::schedule::Class;
-use aic_ir::target::Target;
 use aic_ir::types::Type;
 use aic_ir::verify;
 use std::cell::RefCell;
@@ -118,23 +116,23 @@ fn n_kernels(body: &Body, cx: &Context) -> Option<usize> {
         return None;
     }
     let c = compose(&body.graph)?;
-    let parts = pieces(&c, &cx.target);
+    let cut = cut(&c, &cx.target);
     let has_symbols = body.graph.nodes().any(|(_, n)| {
         n.outputs.iter().any(|v| body.graph.ty(*v).dims.iter().any(|d| d.as_const().is_none()))
     });
     let is_sound = || {
-        parts.iter().all(|p| {
+        cut.pieces.iter().all(|p| {
             schedule::kernel("", &p.compute, &cx.target).is_ok_and(|(_, k)| verify::kernel(&k).is_empty())
         })
     };
     if has_symbols && !is_sound() {
         return None;
     }
-    let keeps = keeps_order(&body.graph, &c, cx).unwrap_or(false);
+    let keeps = keeps_order(&body.graph, &cut, cx).unwrap_or(false);
     if !keeps {
         return None;
     }
-    Some(parts.len())
+    Some(cut.pieces.len())
 }
 
 fn is_contraction(op: &Op) -> bool {
@@ -143,12 +141,12 @@ fn is_contraction(op: &Op) -> bool {
 
 /// Whether every reduction is summed in the order in which it is by its operator's own kernel, where bits are to be
 /// kept; and whether contractions are computed as such, which is many times faster than otherwise.
-fn keeps_order(body: &Graph, composed: &Compute, cx: &Context) -> Result<bool> {
+fn keeps_order(body: &Graph, composed: &Cut, cx: &Context) -> Result<bool> {
     let mut before = Vec::new();
     for (_, n) in body.nodes() {
         let types = |vs: &[ValueId]| -> Vec<Type> { vs.iter().map(|v| body.ty(*v).clone()).collect() };
         if let Some(c) = n.op.compute(&types(&n.inputs), &types(&n.outputs)) {
-            before.extend(signatures(&c, &cx.target)?);
+            before.extend(signatures(&cut(&c, &cx.target), &cx.target)?);
         }
     }
     let after = signatures(composed, &cx.target)?;
@@ -156,12 +154,6 @@ fn keeps_order(body: &Graph, composed: &Compute, cx: &Context) -> Result<bool> {
     let alike =
         |(a, b): (&Signature, &Signature)| a == b || cx.numerics != Numerics::Exact && !is_contraction(a);
     Ok(before.len() == after.len() && before.iter().zip(&after).all(alike))
-}
-
-/// The signatures of a compute's reductions, in order.
-fn signatures(c: &Compute, target: &Target) -> Result<Vec<Signature>> {
-    let all = (0..c.stages.len()).map(|k| signature(c, k, target));
-    all.filter_map(Result::transpose).collect()
 }
 
 /// Whether all nodes are maps.

@@ -17,7 +17,7 @@ mod staged;
 mod window;
 
 pub use nest::{Flat, Nest};
-pub use pieces::{Cut, Piece, Signature, cut, pieces, signature};
+pub use pieces::{Cut, Piece, Signature, cut, pieces, signatures};
 
 use group::Group;
 

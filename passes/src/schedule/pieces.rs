@@ -1,6 +1,7 @@
 //! Cutting a compute into kernels, and what the bits of its reductions depend on.
 
-use super::nest::{Arrays, Nest};
+use super::group::Group;
+use super::nest::Nest;
 use super::phase::{Phase, map_sources, phases};
 use super::prepare::Transposed;
 use super::{choose, kernel, prepare, reduce};
@@ -81,18 +82,25 @@ pub enum Signature {
     },
 }
 
-/// The signature of stage `k` of a compute in the kernel that it becomes part of; `None` where that is no reduction.
+/// The signatures of a compute's reductions, in their order, as its kernels evaluate them.
 ///
 /// # Errors
 /// If the compute is invalid.
-pub fn signature(c: &Compute, k: usize, target: &Target) -> Result<Option<Signature>> {
-    let (c, positions) = prepare::contractions(c, target, Transposed::Necessary);
-    let Some(k) = positions.get(k) else { return Ok(None) };
-    let Some(phase) = phases(&c).into_iter().find(|p| p.main == *k && p.reduction.is_some()) else {
-        return Ok(None);
-    };
-    let nest = Nest::of(&phase, &Arrays::whole(&c), &|_| None)?;
-    Ok(Some(signature_of(&nest, &choose(&nest, target))))
+pub fn signatures(cut: &Cut, target: &Target) -> Result<Vec<Signature>> {
+    let mut found: Vec<(usize, Signature)> = Vec::new();
+    for p in &cut.pieces {
+        // Stages may have been added for the kernel, but no reductions.
+        let group = Group::new(&p.compute);
+        let mut reductions: Vec<&Phase> = group.phases.iter().filter(|p| p.reduction.is_some()).collect();
+        reductions.sort_by_key(|p| p.main);
+        let places = p.members.iter().filter(|m| cut.compute.stages[**m].reduction.is_some());
+        for (phase, place) in reductions.into_iter().zip(places) {
+            let nest = Nest::of(phase, &group.arrays, &|_| None)?;
+            found.push((*place, signature_of(&nest, &choose(&nest, target))));
+        }
+    }
+    found.sort_by_key(|(place, _)| *place);
+    Ok(found.into_iter().map(|(_, signature)| signature).collect())
 }
 
 pub(super) fn signature_of(nest: &Nest, s: &Schedule) -> Signature {
