@@ -3,6 +3,7 @@
 use super::emit::{Emitter, lane};
 use super::nest::Nest;
 use super::{Frame, store};
+use aic_ir::compute::Axis;
 use aic_ir::dim::{Dim, Sym};
 use aic_ir::kernel::Stmt;
 use aic_ir::schedule::Schedule;
@@ -16,7 +17,12 @@ pub fn body(nest: &Nest, s: &Schedule, frame: &mut Frame) -> Vec<Stmt> {
     let Some((inner, outer)) = nest.axes.split_last() else {
         return element(nest, HashMap::new(), 1, None, frame);
     };
-    let v = Sym::new("v");
+    let (v, outer, across) = match outer.split_last() {
+        Some((last, others)) if frame.is_stage() && is_transposed(nest, last, inner) => {
+            (Sym::new("v"), others, Some(last))
+        }
+        _ => (Sym::new("v"), outer, None),
+    };
     let lanes = i64::from(s.lanes);
     let blocks = match (outer.is_empty(), inner.extent.as_const()) {
         (true, Some(n)) if n <= CHUNK => Dim::from(1),
@@ -33,11 +39,13 @@ pub fn body(nest: &Nest, s: &Schedule, frame: &mut Frame) -> Vec<Stmt> {
 
     // A block of constant length needs a mask for its last vector only.
     let mut statements = Vec::new();
+    axes.extend(across.iter().map(|a| (a.var.clone(), a.dim())));
     let mut vectors = |from: Dim, count: Dim, masked: bool| {
         let base = from + Dim::sym(&v) * lanes.into();
         axes.insert(inner.var.clone(), base + Dim::sym(&lane()));
         let limit = masked.then(|| inner.extent.clone());
         let step = element(nest, axes.clone(), s.lanes, limit, frame);
+        let step = across.iter().fold(step, |body, a| vec![Stmt::serial(&a.var, a.extent.clone(), body)]);
         statements.push(Stmt::serial(&v, count, step));
     };
     let length = if blocks.is(1) { inner.extent.as_const() } else { None };
@@ -57,6 +65,16 @@ pub fn body(nest: &Nest, s: &Schedule, frame: &mut Frame) -> Vec<Stmt> {
         }
     }
     frame.outermost(&extents, statements)
+}
+
+/// Whether loads are contiguous along `outer` and jump along `inner`: a block of vectors is then best finished along
+/// `outer` while what it jumps over is at hand.
+fn is_transposed(nest: &Nest, outer: &Axis, inner: &Axis) -> bool {
+    let mut steps = nest.value.steps(&outer.var).into_iter().zip(nest.value.steps(&inner.var));
+    let jumps = |(a, b): (Option<Dim>, Option<Dim>)| {
+        a.is_some_and(|a| a.is(1)) && b.is_some_and(|b| b.as_const().is_none_or(|b| b > 1))
+    };
+    steps.any(jumps)
 }
 
 /// Computes and stores one vector; lanes at or beyond `limit` along the innermost axis are left out.

@@ -2,7 +2,7 @@
 //! across memory, again and again.
 
 use super::nest::Nest;
-use super::{choose, phase};
+use super::{choose, contract, phase};
 use aic_ir::compute::{Axis, Compute, Expr, ReduceOp, Source, Stage};
 use aic_ir::dim::{Dim, Sym};
 use aic_ir::scalar::ScalarFn;
@@ -18,7 +18,7 @@ const PACKED_ROWS: i64 = 8;
 pub(super) enum Transposed {
     /// Those that contractions don't copy into panels themselves.
     Necessary,
-    /// All, for kernels in which the copy serves several blocks of rows.
+    /// All, and those whose rows lie apart are copied too: for kernels in which the copy serves several blocks of rows.
     All,
 }
 
@@ -52,7 +52,8 @@ fn new_factor(c: &Compute, k: usize, target: &Target, which: Transposed) -> Opti
     let used = |e: &Expr, axes: &[Axis]| -> Vec<Axis> {
         axes.iter().filter(|a| mentions(e, &a.var)).cloned().collect()
     };
-    let alone = choose(&Nest::new(&alone(c, k)).ok()?, target);
+    let nest = Nest::new(&alone(c, k)).ok()?;
+    let alone = choose(&nest, target);
     // A panel is filled with what has been evaluated.
     let evaluated = |e: &&Expr| is_plain(e) && if alone.panel > 0 { is_expensive(e) } else { is_computed(e) };
     if let Some(e) = [a, b].into_iter().find(evaluated) {
@@ -71,13 +72,26 @@ fn new_factor(c: &Compute, k: usize, target: &Target, which: Transposed) -> Opti
     if !fits {
         return None;
     }
-    if alone.class != Class::ReduceInner && (which == Transposed::Necessary || alone.panel == 0) {
+    let all = which == Transposed::All;
+    let is_transposed = alone.class == Class::ReduceInner || all && alone.panel > 0;
+    if !is_transposed && !(all && alone.class == Class::Contract && is_spread(&nest, columns)) {
         return None;
     }
     let mut axes = used(vectors, &s.axes);
     axes.pop();
     axes.extend([along.clone(), columns.clone()]);
     Some((vectors.clone(), axes))
+}
+
+/// Whether the rows of a contraction's vectors lie apart: they then compete for the same places of a cache.
+fn is_spread(nest: &Nest, columns: &Axis) -> bool {
+    let Some(roles) = contract::roles(nest) else { return false };
+    let [along] = nest.over() else { return false };
+    let step = match &roles.vector.steps(&along.var)[..] {
+        [Some(step)] => step.as_const(),
+        _ => None,
+    };
+    along.extent.as_const().is_some() && step.zip(columns.extent.as_const()).is_some_and(|(s, n)| s > n)
 }
 
 /// The compute of one stage, with all earlier ones as operands.
