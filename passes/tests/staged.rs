@@ -67,7 +67,8 @@ fn check(text: &str, sizes: &[&[(&str, i64)]]) -> String {
     let graph = group(&body);
     let options = |target: Target| Options { level: 0, ..Options::new(target) };
     for target in [Target::x86_avx512(), Target::x86_avx2()] {
-        let program = compile(graph.clone(), &options(target)).unwrap();
+        let program = compile(graph.clone(), &options(target.clone())).unwrap();
+        let apart = compile(body.clone(), &options(target)).unwrap();
         assert_eq!(n_launches(&program), program.kernels.len());
         for k in &program.kernels {
             assert_eq!(verify::kernel(k), Vec::<String>::new(), "{k}");
@@ -76,6 +77,7 @@ fn check(text: &str, sizes: &[&[(&str, i64)]]) -> String {
             let x = inputs(&body, &sizes.iter().copied().collect(), 7);
             let want = eval::graph(&body, &x).unwrap();
             let got = eval::program(&program, &x).unwrap();
+            assert_eq!(got, eval::program(&apart, &x).unwrap(), "bits of the operators apart");
             for (want, got) in want.iter().zip(&got) {
                 assert_eq!(difference(want, got), None, "{sizes:?}\n{}", program.kernels[0]);
             }

@@ -74,7 +74,8 @@ fn new_factor(c: &Compute, k: usize, target: &Target, which: Transposed) -> Opti
     }
     let all = which == Transposed::All;
     let is_transposed = alone.class == Class::ReduceInner || all && alone.panel > 0;
-    if !is_transposed && !(all && alone.class == Class::Contract && is_spread(&nest, columns)) {
+    let is_copied = is_transposed || all && alone.class == Class::Contract && is_spread(&nest, columns);
+    if !is_copied {
         return None;
     }
     let mut axes = used(vectors, &s.axes);
