@@ -116,7 +116,7 @@ fn layer_norm() {
       %7 = add %6 %3
       return %7
     }";
-    assert_eq!(check(text, &[&[]]), "staged of 1 rows: reduce_inner, map, reduce_inner, map\n");
+    assert_eq!(check(text, &[&[]]), "staged of 1 rows: reduce_inner, reduce_inner, map\n");
 }
 
 #[test]
@@ -131,7 +131,7 @@ fn layer_norm_of_unknown_extents() {
     }";
     assert_eq!(
         check(text, &[&[("b", 2), ("s", 5)]]),
-        "staged of 1 rows: reduce_inner, map, reduce_inner, map\n"
+        "staged of 1 rows: reduce_inner, reduce_inner, map\n"
     );
 }
 

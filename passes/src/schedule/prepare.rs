@@ -22,8 +22,8 @@ pub(super) enum Transposed {
     All,
 }
 
-/// Gives contractions operands that can be loaded: a factor that is computed becomes a stage, and so does one that is
-/// contiguous along the contracted axis only, transposed. Gives the new positions of all stages too.
+/// Gives contractions operands that can be loaded: a factor that is computed for several elements becomes a stage, so does one
+/// that is contiguous along the contracted axis only, transposed. Gives the new positions of all stages too.
 pub(super) fn contractions(c: &Compute, target: &Target, which: Transposed) -> (Compute, Vec<usize>) {
     let mut all = c.clone();
     let mut k = 0;
@@ -55,7 +55,10 @@ fn new_factor(c: &Compute, k: usize, target: &Target, which: Transposed) -> Opti
     let nest = Nest::new(&alone(c, k)).ok()?;
     let alone = choose(&nest, target);
     // A panel is filled with what has been evaluated.
-    let evaluated = |e: &&Expr| is_plain(e) && if alone.panel > 0 { is_expensive(e) } else { is_computed(e) };
+    let is_again = |e: &Expr| s.axes.iter().any(|a| !a.extent.is(1) && !mentions(e, &a.var));
+    let evaluated = |e: &&Expr| {
+        is_again(e) && is_plain(e) && if alone.panel > 0 { is_expensive(e) } else { is_computed(e) }
+    };
     if let Some(e) = [a, b].into_iter().find(evaluated) {
         return Some((e.clone(), [used(e, &s.axes), used(e, over)].concat()));
     }
