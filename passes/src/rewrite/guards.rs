@@ -39,7 +39,7 @@ macro_rules! guards {
 }
 
 guards! {
-    is, float, int, signed, nonneg, positive, finite, between, le, power_of_two, has_reciprocal, uniform,
+    is, whole_along, float, int, signed, nonneg, positive, finite, between, le, power_of_two, has_reciprocal, uniform,
     several, scalar, many, one_element, same_type, same_dims, narrower, holds_all, keeps_low_bits,
     exact_scale, zero_point, covers, softplus_threshold, zeros, ones, identity, keeps_order, has_one,
     swapped_matrices, inside, ends_before, starts_after, adjacent, index_of, adds_up, last_axis_only,
@@ -436,6 +436,17 @@ fn swaps_last(x: &[&Facts]) -> bool {
         }
         _ => false,
     })
+}
+
+/// `whole_along(?axes, ?x, ?starts, ?sizes, ?steps)`: a slice that takes all of `?x` along the axes, in order.
+fn whole_along(x: &[&Facts]) -> bool {
+    let [axes, x, starts, sizes, steps] = x else { return false };
+    let lists = (arg::<Vec<Dim>>(starts), arg::<Vec<Dim>>(sizes), arg::<Vec<Dim>>(steps), x.dims());
+    let (Some(starts), Some(sizes), Some(steps), Some(dims)) = lists else { return false };
+    let axes = arg::<Vec<usize>>(axes).or_else(|| arg::<usize>(axes).map(|axis| vec![axis]));
+    let is_whole =
+        |k: &usize| *k < dims.len() && starts[*k].is(0) && steps[*k].is(1) && sizes[*k] == dims[*k];
+    axes.is_some_and(|axes| axes.iter().all(is_whole))
 }
 
 /// `is_matrix(?w)`: of rank 2.
