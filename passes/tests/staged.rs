@@ -129,10 +129,7 @@ fn layer_norm_of_unknown_extents() {
       %7 = add %6 %3
       return %4, %7
     }";
-    assert_eq!(
-        check(text, &[&[("b", 2), ("s", 5)]]),
-        "staged of 1 rows: reduce_inner, reduce_inner, map\n"
-    );
+    assert_eq!(check(text, &[&[("b", 2), ("s", 5)]]), "staged of 1 rows: reduce_inner, reduce_inner, map\n");
 }
 
 #[test]

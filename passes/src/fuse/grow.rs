@@ -326,27 +326,27 @@ impl<'a> Groups<'a> {
     /// Whether no path leads from a group of these nodes through other groups back to it.
     fn is_acyclic(&self, set: &Set) -> bool {
         let last = set.last().copied().unwrap_or(0);
+        // What begins behind all groups that begin before the last node leads to none of them.
+        let begins = |g: &&Group| g.nodes.first().is_some_and(|n| *n <= last);
+        let horizon = self.groups.iter().filter(begins).filter_map(|g| g.nodes.last()).max();
         let within = |group: usize| self.groups[group].nodes.iter().all(|n| set.contains(n));
+        // The groups that need a node's result from the group that it belongs to.
+        let needing = |n: usize| {
+            let holders = self.flow.users[n].iter().flat_map(|u| &self.holders[*u]).copied();
+            holders.filter(move |g| !self.groups[*g].nodes.contains(&n))
+        };
         let mut seen = BTreeSet::new();
-        let mut open: Vec<usize> = set
-            .iter()
-            .flat_map(|n| &self.flow.users[*n])
-            .filter(|u| !set.contains(u))
-            .flat_map(|u| &self.holders[*u])
-            .copied()
-            .collect();
+        let mut open: Vec<usize> = set.iter().flat_map(|n| needing(*n)).collect();
         while let Some(group) = open.pop() {
             let nodes = &self.groups[group].nodes;
-            if within(group) || nodes.first().is_some_and(|n| *n > last) || !seen.insert(group) {
+            if within(group) || nodes.first() > horizon || !seen.insert(group) {
                 continue;
             }
-            for n in nodes.iter().filter(|n| self.owner[**n] == group) {
-                for u in self.flow.users[*n].iter().filter(|u| !nodes.contains(u)) {
-                    if set.contains(u) && !set.contains(n) {
-                        return false;
-                    }
-                    open.extend(&self.holders[*u]);
+            for n in nodes.iter().filter(|n| self.owner[**n] == group && !set.contains(n)) {
+                if self.flow.users[*n].iter().any(|u| set.contains(u)) {
+                    return false;
                 }
+                open.extend(needing(*n));
             }
         }
         true

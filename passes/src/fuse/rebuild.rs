@@ -4,10 +4,10 @@ use super::flow::Flow;
 use super::group::{self, Set};
 use super::grow::Group;
 use crate::runner::Context;
-use aic_ir::bail;
 use aic_ir::error::Result;
 use aic_ir::graph::{Graph, Node, ValueId};
 use aic_ir::op::{Fused, Op};
+use aic_ir::{bail, ensure};
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
@@ -46,7 +46,7 @@ pub fn rebuild(flow: &Flow, groups: &[Group], cx: &mut Context) -> Result<Graph>
         let v = r.out.add_input(&p.name, flow.graph.ty(p.value).clone());
         r.map.insert(p.value, v);
     }
-    for k in r.order() {
+    for k in r.order()? {
         r.unit(k)?;
     }
     for p in &flow.graph.outputs {
@@ -74,7 +74,7 @@ struct Rebuild<'a> {
 
 impl Rebuild<'_> {
     /// Units that are needed, operands first; otherwise in the order of their last nodes.
-    fn order(&self) -> Vec<usize> {
+    fn order(&self) -> Result<Vec<usize>> {
         let needed = self.needed();
         let roots = (0..self.holders.len()).filter(|n| self.flow.is_output[*n]).filter_map(|n| self.owner(n));
         let mut wanted = BTreeSet::new();
@@ -101,7 +101,14 @@ impl Rebuild<'_> {
                 }
             }
         }
-        order
+        let left =
+            || wanted.iter().filter(|k| !order.contains(k)).map(|k| names(self.flow, &self.units[*k].nodes));
+        ensure!(
+            order.len() == wanted.len(),
+            "groups need each other: {}",
+            left().collect::<Vec<_>>().join("; ")
+        );
+        Ok(order)
     }
 
     /// The units that each unit needs.
