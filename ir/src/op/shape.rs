@@ -21,9 +21,14 @@ pub(crate) fn strides(shape: &[usize]) -> Vec<usize> {
 
 /// A tensor of the given shape whose elements are those of `x` at the given positions.
 pub(crate) fn take(x: &Tensor, shape: Vec<usize>, at: &[usize]) -> Result<Tensor> {
-    let n = x.dtype().size();
     let mut data = Vec::new();
-    reserve(&mut data, at.len().saturating_mul(n))?;
+    if let (4, (from, [])) = (x.dtype().size(), x.bytes().as_chunks::<4>()) {
+        reserve(&mut data, at.len())?;
+        data.extend(at.iter().map(|&p| from[p]));
+        return Tensor::new(x.dtype(), shape, data.into_flattened().into());
+    }
+    let mut data = Vec::new();
+    reserve(&mut data, at.len().saturating_mul(x.dtype().size()))?;
     for &p in at {
         data.extend_from_slice(element(x, p));
     }
