@@ -325,10 +325,7 @@ impl<'a> Groups<'a> {
 
     /// Whether no path leads from a group of these nodes through other groups back to it.
     fn is_acyclic(&self, set: &Set) -> bool {
-        let last = set.last().copied().unwrap_or(0);
-        // What begins behind all groups that begin before the last node leads to none of them.
-        let begins = |g: &&Group| g.nodes.first().is_some_and(|n| *n <= last);
-        let horizon = self.groups.iter().filter(begins).filter_map(|g| g.nodes.last()).max();
+        let horizon = self.horizon(set.last().copied().unwrap_or(0));
         let within = |group: usize| self.groups[group].nodes.iter().all(|n| set.contains(n));
         // The groups that need a node's result from the group that it belongs to.
         let needing = |n: usize| {
@@ -339,7 +336,7 @@ impl<'a> Groups<'a> {
         let mut open: Vec<usize> = set.iter().flat_map(|n| needing(*n)).collect();
         while let Some(group) = open.pop() {
             let nodes = &self.groups[group].nodes;
-            if within(group) || nodes.first() > horizon || !seen.insert(group) {
+            if within(group) || nodes.first().is_none_or(|n| *n > horizon) || !seen.insert(group) {
                 continue;
             }
             for n in nodes.iter().filter(|n| self.owner[**n] == group && !set.contains(n)) {
@@ -350,6 +347,16 @@ impl<'a> Groups<'a> {
             }
         }
         true
+    }
+
+    /// What begins behind it leads to no node up to `last`: the end of what overlaps with these, directly or not.
+    fn horizon(&self, last: usize) -> usize {
+        let begins = |g: &&Group| g.nodes.first().is_some_and(|n| *n <= last);
+        let end = self.groups.iter().filter(begins).filter_map(|g| g.nodes.last()).max();
+        match end {
+            Some(end) if *end > last => self.horizon(*end),
+            _ => last,
+        }
     }
 
     /// Makes the nodes one group. What isn't borrowed is theirs from now on.
