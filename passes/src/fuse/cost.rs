@@ -1,19 +1,14 @@
 //! What a map costs on its own, recomputed, or kept: a roofline of the target.
 
+use crate::rewrite::cost::{CLOCK, LAUNCH, NOMINAL};
 use aic_ir::compose::compose;
 use aic_ir::dim::Dim;
 use aic_ir::graph::{Graph, Port};
 use aic_ir::target::Target;
 use aic_ir::types::Type;
 
-/// The extent that a symbol is taken to have.
-const NOMINAL: i64 = 64;
-/// Cycles per second.
-const CLOCK: f64 = 3e9;
 /// Vector instructions per cycle.
 const VECTOR_UNITS: f64 = 2.0;
-/// Seconds to start a kernel.
-const LAUNCH: f64 = 1e-6;
 
 /// What to do with a map that several kernels read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

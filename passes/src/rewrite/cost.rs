@@ -19,11 +19,11 @@ use aic_ir::types::Type;
 use std::ops::Add;
 
 /// The extent that a symbol is taken to have.
-const NOMINAL: i64 = 64;
+pub(crate) const NOMINAL: i64 = 64;
 /// Cycles per second of a vector unit that starts two fused multiply-adds per cycle.
-const CLOCK: f64 = 3e9;
+pub(crate) const CLOCK: f64 = 3e9;
 /// Seconds to start a kernel.
-const LAUNCH: f64 = 1e-6;
+pub(crate) const LAUNCH: f64 = 1e-6;
 /// Seconds for an elementwise operator within a kernel of others.
 const FUSED_LAUNCH: f64 = 5e-8;
 /// The part of its traffic that an elementwise operator has within a kernel of others.

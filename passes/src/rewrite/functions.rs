@@ -109,7 +109,7 @@ fn scaled(x: &[&Facts]) -> Option<Facts> {
 }
 
 /// Extents: of a tensor, or a list of them.
-fn extents(x: &Facts) -> Option<Vec<Dim>> {
+pub(super) fn extents(x: &Facts) -> Option<Vec<Dim>> {
     x.dims().map(<[Dim]>::to_vec).or_else(|| arg(x))
 }
 

@@ -4,7 +4,7 @@
 //! certain.
 
 use super::facts::Facts;
-use super::functions::arg;
+use super::functions::{arg, extents};
 use aic_ir::compute::ReduceOp;
 use aic_ir::dim::Dim;
 use aic_ir::dtype::DType;
@@ -243,11 +243,6 @@ fn covers(x: &[&Facts]) -> bool {
 /// `softplus_threshold(?t)`: above it, `softplus(x)` and `x` are the same number in the type of `?t`.
 fn softplus_threshold(x: &[&Facts]) -> bool {
     all_types(x, |t| t != DType::F64) && x.iter().all(|t| all_elements(t, |v| v >= 20.0))
-}
-
-/// Extents: of a tensor, or a list of them.
-fn extents(x: &Facts) -> Option<Vec<Dim>> {
-    x.dims().map(<[Dim]>::to_vec).or_else(|| arg(x))
 }
 
 fn all_are(x: &[&Facts], value: i64) -> bool {
