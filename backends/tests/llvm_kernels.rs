@@ -207,8 +207,7 @@ fn only_the_c_library_is_called() {
             }
         }
     }
-    body +=
-        "i[0] = pow(i[0], i[1])\n u[0] = div(u[0], u[1])\n copy x[0] from x[n] len n rows n strides 4, 4\n";
+    body += "i[0] = pow(i[0], i[1])\n u[0] = div(u[0], u[1])\n copy x[0; 4] from x[n; 4] size [n, n]\n";
     let text = format!(
         "kernel @all(inout x: f32[99], inout d: f64[99], inout h: f16[99], inout b: bf16[99], inout i: i64[99], inout u: u64[99]; n: 1..=3) {{ {body} }}"
     )
@@ -382,9 +381,9 @@ fn rows_are_copied() {
     differential(
         "kernel @rows(in x: i16[200], out y: i16[200]; n: 1..=9) {
            alloc t: i16[64] stack
-           copy t[0] from x[3] len 8 rows 8 strides 8, 16
-           copy y[5] from t[8] len n rows n strides 10, 8
-           copy y[100] from t[n] len 20
+           copy t[0; 8] from x[3; 16] size [8, 8]
+           copy y[5; 10] from t[8; 8] size [n, n]
+           copy y[100] from t[n] size [20]
          }",
         &[5],
         0.0,
@@ -513,9 +512,13 @@ fn what_cannot_be_compiled_is_named() {
         ("unroll for t in 0..n { }", "bounds 0..n are not constant"),
         ("unroll for t in 0..300000 { }", "unrolling it gives more than"),
         ("barrier shared", "the target has no barriers"),
-        ("copy y[0] from x[0] len 2 async g", "asynchronous copies"),
+        ("copy y[0] from x[0] size [2] async g", "asynchronous copies"),
+        ("commit g", "asynchronous copies"),
         ("wait g pending 0", "asynchronous copies"),
-        ("mma @m16n8k16 [16, 8, 16] y[0, 8] += x[0, 16] * x[0, 8]", "no matrix intrinsic `m16n8k16`"),
+        ("let v = shuffle(x[0], 1)", "the target has no warps"),
+        ("copy y[0] from x[0] size [2 valid 1]", "copies of parts of tiles"),
+        ("copy y[0; 1, 2] from x[0; 2] size [2, 2]", "columns of a copy"),
+        ("mma @m16n8k16 [16, 8, 16] y[0; 8] += x[0; 16] * x[0; 8]", "no matrix intrinsic `m16n8k16`"),
         ("call @sleep()", "no intrinsic `sleep`"),
         ("alloc s: f32[4] shared", "scope Shared"),
         ("alloc s: f32[n] stack", "length n, not a constant"),
@@ -525,7 +528,7 @@ fn what_cannot_be_compiled_is_named() {
         ("y[0] = i32(1)", "i32 is stored to 1 lanes of buffer y of f32"),
         ("h[0] = add(h[0], h[0])", "16-bit floats can only be loaded, stored and cast"),
         ("x[0] = y[0]", "buffer x is written, but its parameter is read only"),
-        ("copy x[0] from y[0] len 2", "buffer x is written"),
+        ("copy x[0] from y[0] size [2]", "buffer x is written"),
     ];
     for (body, message) in cases {
         let text =

@@ -260,7 +260,7 @@ pub fn target(cpu: &CpuOptions) -> Result<Target> {
     Ok(match aic_backends::cpu_features(cpu)?.vector_bytes {
         64 => Target::x86_avx512(),
         32 => Target::x86_avx2(),
-        narrow => Target { vector_bytes: narrow as u32, ..Target::x86_avx2() },
+        _ => Target::x86_sse(),
     })
 }
 

@@ -8,6 +8,10 @@
 //! every access without a mask is proved to lie within its buffer, and 16-bit floats are moved and cast but never
 //! computed with.
 
+mod tile;
+
+pub use tile::{Copy, Layout, Mma, Operand, Steps, Tile};
+
 use crate::compute::ReduceOp;
 use crate::dim::{Dim, Range, Sym};
 use crate::dtype::DType;
@@ -53,7 +57,8 @@ pub struct Buffer {
 pub enum Scope {
     /// Passed by the caller: main memory, or a GPU's global memory.
     Global,
-    /// Scalars or vectors in registers; indexed by constants once loops are unrolled.
+    /// A thread's scalars or vectors in registers; indexed by constants once loops are unrolled. The threads of a warp
+    /// hold the tiles of matrix instructions in theirs ([`Layout::Fragment`]).
     Register,
     /// A thread's private memory.
     Stack,
@@ -69,7 +74,7 @@ pub enum Scope {
     L0B,
     /// Accumulator.
     L0C,
-    /// Main memory given to the kernel as scratch.
+    /// Main memory given to the kernel as scratch; what a kernel allocates of it is one core's, or one block's.
     Workspace,
 }
 
@@ -97,8 +102,10 @@ pub enum Level {
     Warp,
     /// A GPU thread within the block along x, y or z.
     Thread(u8),
-    /// An NPU core.
+    /// An NPU core: a cube unit and the vector cores that belong to it.
     Core,
+    /// A vector core of an NPU core.
+    VectorCore,
 }
 
 /// An element type and a number of lanes; 1 for scalars.
@@ -201,17 +208,31 @@ pub enum Stmt {
     Alloc(Buffer),
     /// Waits for all threads that share the scope.
     Barrier(Scope),
-    /// Copies consecutive elements between buffers.
+    /// Copies a tile between buffers.
     Copy(Copy),
-    /// Waits until at most `pending` asynchronous copies of the token's group are unfinished.
+    /// Closes a group of asynchronous copies: those of the token since the last group. A group may be empty.
+    Commit {
+        /// The sequence of groups.
+        token: Sym,
+    },
+    /// Waits until at most `pending` groups of the token, the latest ones, are unfinished.
     Wait {
-        /// The group.
+        /// The sequence of groups.
         token: Sym,
         /// How many may go on.
         pending: u32,
     },
     /// `c += a * b` on tiles, by a matrix instruction.
     Mma(Mma),
+    /// Binds a variable to the value that another thread of the warp has; all of them take part.
+    Shuffle {
+        /// The variable.
+        var: Sym,
+        /// What this thread gives.
+        value: Expr,
+        /// The number within the warp of the thread whose value it takes.
+        lane: Dim,
+    },
     /// A named intrinsic of the target.
     Call {
         /// Its name: `prefetch`, ...
@@ -219,36 +240,6 @@ pub enum Stmt {
         /// Its arguments.
         args: Vec<Expr>,
     },
-}
-
-/// A copy of rows of consecutive elements between buffers.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Copy {
-    /// The destination and its first element.
-    pub dst: (Sym, Dim),
-    /// The source and its first element.
-    pub src: (Sym, Dim),
-    /// Elements in a row.
-    pub len: Dim,
-    /// Number of rows, and the distances of their starts in destination and source.
-    pub rows: (Dim, Dim, Dim),
-    /// The group an asynchronous copy belongs to; `None` for a copy that is done when the statement is.
-    pub token: Option<Sym>,
-}
-
-/// A matrix instruction over tiles: `c[m, n] += a[m, k] * b[k, n]`.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Mma {
-    /// Its name in the target's table.
-    pub intrinsic: String,
-    /// Tile extents `m`, `n`, `k`.
-    pub tile: [u32; 3],
-    /// Accumulator: buffer, first element, distance of rows.
-    pub c: (Sym, Dim, Dim),
-    /// Left operand.
-    pub a: (Sym, Dim, Dim),
-    /// Right operand.
-    pub b: (Sym, Dim, Dim),
 }
 
 impl VType {

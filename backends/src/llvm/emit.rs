@@ -230,7 +230,10 @@ impl<'c> Emitter<'_, 'c> {
             Stmt::Call { name, args } if name == "prefetch" => self.prefetch(args),
             Stmt::Call { name, .. } => bail!("the target has no intrinsic `{name}`"),
             Stmt::Barrier(_) => bail!("the target has no barriers: its threads share nothing"),
-            Stmt::Copy(_) | Stmt::Wait { .. } => bail!("the target has no asynchronous copies"),
+            Stmt::Copy(_) | Stmt::Commit { .. } | Stmt::Wait { .. } => {
+                bail!("the target has no asynchronous copies")
+            }
+            Stmt::Shuffle { var, .. } => bail!("{var} is shuffled: the target has no warps"),
             Stmt::Mma(mma) => bail!("the target has no matrix intrinsic `{}`", mma.intrinsic),
         }
     }

@@ -10,7 +10,7 @@ use super::emit::{Emitter, Value, name};
 use aic_ir::dim::{Dim, Sym};
 use aic_ir::dtype::DType;
 use aic_ir::error::Result;
-use aic_ir::kernel::{Copy, Expr, VType};
+use aic_ir::kernel::{Copy, Expr, Layout, Steps, Tile, VType};
 use aic_ir::scalar::Scalar;
 use aic_ir::{bail, ensure};
 use inkwell::IntPredicate;
@@ -371,23 +371,25 @@ impl<'c> Emitter<'_, 'c> {
 
     /// A synchronous copy: a block of memory per row.
     pub fn copy(&mut self, c: &Copy) -> Result<()> {
-        let (dst, src) = (self.memory(&c.dst.0)?, self.memory(&c.src.0)?);
-        ensure!(dst.writable, "buffer {} is written, but its parameter is read only", c.dst.0);
+        let (dst, src) = (self.memory(&c.dst.buffer)?, self.memory(&c.src.buffer)?);
+        ensure!(dst.writable, "buffer {} is written, but its parameter is read only", c.dst.buffer);
         ensure!(
             dst.dtype == src.dtype,
             "{} of {} is copied to {} of {}",
-            c.src.0,
+            c.src.buffer,
             src.dtype,
-            c.dst.0,
+            c.dst.buffer,
             dst.dtype
         );
-        let (count, dst_step, src_step) = &c.rows;
-        let bytes = self.dim(&(c.len.clone() * Dim::from(dst.dtype.size() as i64)))?;
+        ensure!(c.valid.is_none(), "the target has no copies of parts of tiles");
+        let [count, columns] = &c.extent;
+        let (dst_step, src_step) = (row_step(&c.dst)?, row_step(&c.src)?);
+        let bytes = self.dim(&(columns.clone() * Dim::from(dst.dtype.size() as i64)))?;
         let one_row = self.fold(count).is(1);
         let row = Sym::new(".row");
         let copy_row = |e: &mut Self, row: Dim| -> Result<()> {
-            let to = e.element(dst, &(c.dst.1.clone() + row.clone() * dst_step.clone()))?;
-            let from = e.element(src, &(c.src.1.clone() + row * src_step.clone()))?;
+            let to = e.element(dst, &(c.dst.first.clone() + row.clone() * dst_step.clone()))?;
+            let from = e.element(src, &(c.src.first.clone() + row * src_step.clone()))?;
             let align = dst.align();
             e.b.builder.build_memcpy(to, align, from, align, bytes).map_err(internal).map(drop)
         };
@@ -397,6 +399,18 @@ impl<'c> Emitter<'_, 'c> {
         let (zero, count) = (self.b.i64(0), self.dim(count)?);
         let range = aic_ir::dim::Range::DIM;
         self.count_loop(&row, zero, count, range, false, |e| copy_row(e, Dim::sym(&row)))
+    }
+}
+
+/// The distance of a tile's rows, whose elements follow one another.
+fn row_step(tile: &Tile) -> Result<&Dim> {
+    match &tile.layout {
+        Layout::Steps { rows: Steps { step, block: None }, columns: Steps { step: one, block: None } }
+            if one.is(1) =>
+        {
+            Ok(step)
+        }
+        _ => bail!("the columns of a copy are consecutive on the target, not those of {tile}"),
     }
 }
 

@@ -14,6 +14,7 @@ mod print_graph;
 mod parse_kernel;
 mod print_compute;
 mod print_kernel;
+mod tile;
 
 pub(crate) use lex::Name;
 pub use parse_graph::{parse_attr, parse_attr_with, parse_graph, parse_graph_with};

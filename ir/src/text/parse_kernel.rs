@@ -19,11 +19,12 @@
 
 use super::lex::Token;
 use super::parser::Parser;
+use super::tile;
 use crate::compute::ReduceOp;
-use crate::dim::{Dim, Range, Sym};
+use crate::dim::{Range, Sym};
 use crate::dtype::DType;
 use crate::error::Result;
-use crate::kernel::{Buffer, Copy, Expr, Kernel, Level, LoopKind, Mma, Param, Scope, Stmt, VType};
+use crate::kernel::{Buffer, Expr, Kernel, Level, LoopKind, Param, Scope, Stmt, VType};
 use crate::scalar::ScalarFn;
 use crate::tensor::read_scalar;
 
@@ -37,7 +38,7 @@ pub fn parse_kernel(src: &str) -> Result<Kernel> {
 
 /// The names in scope: element types of buffers, types of variables bound by `let`.
 #[derive(Default)]
-struct Names {
+pub(super) struct Names {
     buffers: Vec<(Sym, DType)>,
     variables: Vec<(Sym, VType)>,
 }
@@ -178,13 +179,14 @@ fn stmt(p: &mut Parser<'_>, names: &mut Names) -> Result<Stmt> {
             Ok(Stmt::Alloc(buffer))
         }
         "barrier" => scope(p).map(Stmt::Barrier),
-        "copy" => copy(p).map(Stmt::Copy),
+        "copy" => tile::copy(p).map(Stmt::Copy),
+        "commit" => Ok(Stmt::Commit { token: p.sym("a group of copies")? }),
         "wait" => {
             let token = p.sym("a group of copies")?;
             p.expect_word("pending")?;
             Ok(Stmt::Wait { token, pending: p.integer("a number of copies")? })
         }
-        "mma" => mma(p).map(Stmt::Mma),
+        "mma" => tile::mma(p, names).map(Stmt::Mma),
         "call" => {
             let name = p.global("an intrinsic's name, such as @prefetch")?;
             p.expect("(")?;
@@ -217,10 +219,11 @@ fn level(p: &mut Parser<'_>) -> Result<Level> {
         "warp" => Level::Warp,
         "thread" => Level::Thread(axis(p)?),
         "core" => Level::Core,
+        "vector_core" => Level::VectorCore,
         _ => {
             return Err(p.error_at(
                 start,
-                format_args!("expected one of block, warp, thread and core, found {name}"),
+                format_args!("expected one of block, warp, thread, core and vector_core, found {name}"),
             ));
         }
     };
@@ -228,13 +231,27 @@ fn level(p: &mut Parser<'_>) -> Result<Level> {
     Ok(level)
 }
 
-/// `let x: f32x4 = value`, whose type may be left out.
+/// `let x: f32x4 = value`, `let x = shuffle(value, lane)`; the type may be left out.
 fn binding(p: &mut Parser<'_>, names: &mut Names) -> Result<Stmt> {
     let var = p.sym("a variable")?;
     let start = p.offset();
     let declared = if p.eat(":") { Some(vtype(p)?) } else { None };
     p.expect("=")?;
+    let is_shuffle = p.is_word("shuffle") && p.is_at(1, "(");
+    if is_shuffle {
+        p.skip();
+        p.skip();
+    }
     let value = expr(p, names)?;
+    let lane = match is_shuffle {
+        true => {
+            p.expect(",")?;
+            let lane = p.dim()?;
+            p.expect(")")?;
+            Some(lane)
+        }
+        false => None,
+    };
     let found = value.ty(&|b| names.buffer(b));
     let ty = match (declared, found) {
         (Some(ty), Some(found)) if ty != found => {
@@ -246,7 +263,10 @@ fn binding(p: &mut Parser<'_>, names: &mut Names) -> Result<Stmt> {
         (_, None) => return Err(p.error_at(start, format_args!("the value of {var} is ill typed"))),
     };
     names.variables.push((var.clone(), ty));
-    Ok(Stmt::Let { var, value })
+    Ok(match lane {
+        Some(lane) => Stmt::Shuffle { var, value, lane },
+        None => Stmt::Let { var, value },
+    })
 }
 
 /// `f32`, `f32x16`
@@ -282,64 +302,7 @@ fn index_and_mask(p: &mut Parser<'_>, names: &Names) -> Result<(Expr, Option<Exp
     Ok((index, mask))
 }
 
-/// `copy d[0] from s[4*i] len 16 rows 4 strides 16, 64 async t`
-fn copy(p: &mut Parser<'_>) -> Result<Copy> {
-    let place = |p: &mut Parser<'_>| -> Result<(Sym, Dim)> {
-        let buffer = p.sym("a buffer's name")?;
-        p.expect("[")?;
-        let first = p.dim()?;
-        p.expect("]")?;
-        Ok((buffer, first))
-    };
-    let dst = place(p)?;
-    p.expect_word("from")?;
-    let src = place(p)?;
-    p.expect_word("len")?;
-    let len = p.dim()?;
-    let mut rows = (Dim::from(1), Dim::from(0), Dim::from(0));
-    if p.is_word("rows") && !p.is_at(1, "[") {
-        p.skip();
-        rows.0 = p.dim()?;
-        p.expect_word("strides")?;
-        rows.1 = p.dim()?;
-        p.expect(",")?;
-        rows.2 = p.dim()?;
-    }
-    let mut token = None;
-    if p.is_word("async") && !p.is_at(1, "[") {
-        p.skip();
-        token = Some(p.sym("a group of copies")?);
-    }
-    Ok(Copy { dst, src, len, rows, token })
-}
-
-/// `mma @f32 [16, 8, 16] c[0, 8] += a[0, 16] * b[0, 8]`
-fn mma(p: &mut Parser<'_>) -> Result<Mma> {
-    let intrinsic = p.global("an intrinsic's name, such as @m16n8k16")?;
-    p.expect("[")?;
-    let start = p.offset();
-    let extents = p.list("]", |p| p.integer("an extent"))?;
-    let Ok(tile) = <[u32; 3]>::try_from(extents) else {
-        return Err(p.error_at(start, "expected three extents"));
-    };
-    let operand = |p: &mut Parser<'_>| -> Result<(Sym, Dim, Dim)> {
-        let buffer = p.sym("a buffer's name")?;
-        p.expect("[")?;
-        let first = p.dim()?;
-        p.expect(",")?;
-        let step = p.dim()?;
-        p.expect("]")?;
-        Ok((buffer, first, step))
-    };
-    let c = operand(p)?;
-    p.expect("+=")?;
-    let a = operand(p)?;
-    p.expect("*")?;
-    let b = operand(p)?;
-    Ok(Mma { intrinsic, tile, c, a, b })
-}
-
-fn expr(p: &mut Parser<'_>, names: &Names) -> Result<Expr> {
+pub(super) fn expr(p: &mut Parser<'_>, names: &Names) -> Result<Expr> {
     match p.peek() {
         Token::Word(_) | Token::Quoted(_) if p.is_at(1, "[") => {
             let buffer = p.sym("a buffer's name")?;
@@ -422,119 +385,4 @@ fn call(p: &mut Parser<'_>, names: &Names, word: &str) -> Result<Expr> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// Every statement and expression, as printed.
-    const EVERYTHING: &str = r#"kernel @"all of it"(in x: f32[4*n], in 'a b': bf16[n], out y: f32[n] workspace; n: 1..=512, m: 2.., k, l: ..=-3) {
-  parallel for i in 0..floordiv(n+15,16) {
-    alloc acc: f32[32] register
-    let t0: i64 = min(i, (max(0,i-3)))
-    let t1: f32 = x[t0+mod(i,4)]
-    let t2: boolx16 = lt(ramp(16*i, 1, 16), broadcast(n, 16))
-    let t3: f32x16 = x[ramp(16*i, 1, 16) if t2]
-    let t4: i64 = add(var(t0), 4*t0)
-    let t5: f32x16 = broadcast(t1, 16)
-    unroll for j in 0..2 {
-      acc[ramp(16*j, 1, 16)] = fma(t3, t5, broadcast(f32(1e-10), 16))
-    }
-    y[ramp(16*i, -1, 16) if t2] = cast(f32, 'a b'[ramp(0, 0, 16)])
-    vector for v in -n+1..m {
-      if eq(v, 3) {
-        y[0] = f32(nan)
-      } else {
-        y[1] = f32(nan(0xffc00001))
-      }
-      if isnan(f32(-inf)) {
-      }
-    }
-    while and(bool(true), not(bool(false))) {
-      y[0] = reduce(max, t3)
-    }
-  }
-  bind(block, 1) for b in 0..4 {
-    bind(core) for c in 0..4 {
-      alloc rows: f32[64] shared
-      bind(warp) for w in 0..4 {
-        bind(thread, 0) for t in 0..32 {
-          copy rows[4*t] from x[t] len 4 rows 2 strides 32, 16 async g
-          copy rows[0] from x[0] len n
-          wait g pending 1
-          barrier shared
-          rows[0] = cast(f32, u64(18446744073709551615))
-          mma @m16n8k16 [16, 8, 16] rows[0, 8] += rows[b, 16] * rows[c, 8]
-          call @prefetch(x[4*i], i64(-9223372036854775808))
-        }
-      }
-    }
-  }
-}
-"#;
-
-    #[test]
-    fn everything_reads_back() {
-        let k = parse_kernel(EVERYTHING).unwrap_or_else(|e| panic!("{e}"));
-        let printed = k.to_string();
-        assert_eq!(printed, EVERYTHING);
-        // NaN constants are equal by their bits.
-        assert_eq!(parse_kernel(&printed), Ok(k));
-    }
-
-    #[test]
-    fn calls_and_index_expressions_differ() {
-        let src = |e: &str| format!("kernel @k(out y: i64[9]; i) {{ y[0] = {e} }}");
-        let value = |e: &str| match parse_kernel(&src(e)).unwrap().body.pop() {
-            Some(Stmt::Store { value, .. }) => value,
-            other => panic!("{other:?}"),
-        };
-        let (i, two) = (Dim::named("i"), Dim::from(2));
-        assert_eq!(value("(min(i,2))"), Expr::Index(i.minimum(&two)));
-        assert_eq!(value("min(i, 2)"), Expr::call(ScalarFn::Min, [Expr::Index(i.clone()), Expr::Index(two)]));
-        assert_eq!(value("-min(i,2)+i*i"), Expr::Index(-i.minimum(&2.into()) + i.clone() * i));
-    }
-
-    #[test]
-    fn errors_have_places() {
-        let cases = [
-            ("kernel main", "1:8: expected the kernel's name, such as @main, found main"),
-            ("kernel @k() { x[0] = }", "1:22: expected an index expression, found `}`"),
-            ("kernel @k() { let x = y[0] }", "1:21: the value of x is ill typed"),
-            ("kernel @k() {\n  let x: f32 = i64(1)\n}", "2:8: x is declared as f32, but its value is i64"),
-            ("kernel @k() { y[0] = sine(0.0) }", "1:22: there is no function sine"),
-            ("kernel @k() { goto 3 }", "1:15: expected a statement or `}`, found goto"),
-            ("kernel @k() { y[0] = i8(128) }", "1:25: 128 is not a value of type i8"),
-            (
-                "kernel @k() { alloc y: f32[2] registers }",
-                "1:31: expected a statement or `}`, found registers",
-            ),
-        ];
-        for (src, message) in cases {
-            match parse_kernel(src) {
-                Ok(_) => assert_eq!("", message, "{src}"),
-                Err(e) => assert_eq!(e.message, message, "{src}"),
-            }
-        }
-        let deep = format!("kernel @k() {}", "{ while b ".repeat(100_000));
-        assert!(parse_kernel(&deep).is_err());
-        let deep = format!("kernel @k() {{ y[0] = {}", "neg(".repeat(100_000));
-        assert!(parse_kernel(&deep).unwrap_err().message.contains("nested more than"));
-    }
-
-    proptest::proptest! {
-        #[test]
-        fn never_panics(edits in proptest::collection::vec((0usize..2000, ".{0,3}"), 1..4)) {
-            let mut text = EVERYTHING.to_string();
-            for (at, insert) in edits {
-                let at = at % text.len();
-                if text.is_char_boundary(at) {
-                    let end = text.char_indices().find(|(k, _)| *k > at).map_or(text.len(), |c| c.0);
-                    text.replace_range(at..end, &insert);
-                }
-                if let Ok(k) = parse_kernel(&text) {
-                    let printed = k.to_string();
-                    assert_eq!(parse_kernel(&printed), Ok(k));
-                }
-            }
-        }
-    }
-}
+mod tests;

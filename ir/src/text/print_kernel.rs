@@ -8,7 +8,7 @@ use super::lex::Name;
 use super::print_graph::element;
 use crate::dim::{Dim, Range, Sym};
 use crate::dtype::DType;
-use crate::kernel::{Buffer, Copy, Expr, Kernel, Level, LoopKind, Mma, Scope, Stmt, VType};
+use crate::kernel::{Buffer, Expr, Kernel, Level, LoopKind, Scope, Stmt, VType};
 use crate::scalar::Scalar;
 use crate::tensor::write_scalar;
 use std::fmt::{Display, Formatter, Result, Write};
@@ -187,11 +187,9 @@ impl Printer {
                 self.braces(f, body, depth)
             }
             Stmt::Let { var, value } => {
-                let dtype = |name: &Sym| self.buffers.iter().rev().find(|(b, _)| b == name).map(|(_, t)| *t);
-                match value.ty(&dtype) {
-                    Some(ty) => write!(f, "let {var}: {ty} = {value}"),
-                    None => write!(f, "let {var} = {value}"),
-                }
+                f.write_str("let ")?;
+                self.typed(f, var, value)?;
+                write!(f, "{value}")
             }
             Stmt::Store { buffer, index, value, mask: None } => write!(f, "{buffer}[{index}] = {value}"),
             Stmt::Store { buffer, index, value, mask: Some(mask) } => {
@@ -203,9 +201,15 @@ impl Printer {
                 buffer(f, b)
             }
             Stmt::Barrier(scope) => write!(f, "barrier {scope}"),
-            Stmt::Copy(c) => copy(f, c),
+            Stmt::Copy(c) => write!(f, "{c}"),
+            Stmt::Commit { token } => write!(f, "commit {token}"),
             Stmt::Wait { token, pending } => write!(f, "wait {token} pending {pending}"),
-            Stmt::Mma(m) => mma(f, m),
+            Stmt::Mma(m) => write!(f, "{m}"),
+            Stmt::Shuffle { var, value, lane } => {
+                f.write_str("let ")?;
+                self.typed(f, var, value)?;
+                write!(f, "shuffle({value}, {lane})")
+            }
             Stmt::Call { name, args } => {
                 write!(f, "call @{}(", Name(name, '"'))?;
                 list(f, args)?;
@@ -213,39 +217,36 @@ impl Printer {
             }
         }
     }
+
+    /// `x: f32x4 = `, without the type where that isn't known.
+    fn typed(&self, f: &mut Formatter<'_>, var: &Sym, value: &Expr) -> Result {
+        let dtype = |name: &Sym| self.buffers.iter().rev().find(|(b, _)| b == name).map(|(_, t)| *t);
+        match value.ty(&dtype) {
+            Some(ty) => write!(f, "{var}: {ty} = "),
+            None => write!(f, "{var} = "),
+        }
+    }
 }
 
 fn loop_kind(f: &mut Formatter<'_>, kind: LoopKind) -> Result {
-    let level = match kind {
-        LoopKind::Serial => return Ok(()),
-        LoopKind::Parallel => return f.write_str("parallel "),
-        LoopKind::Unroll => return f.write_str("unroll "),
-        LoopKind::Vector => return f.write_str("vector "),
-        LoopKind::Bind(level) => level,
-    };
-    match level {
-        Level::Block(axis) => write!(f, "bind(block, {axis}) "),
-        Level::Warp => f.write_str("bind(warp) "),
-        Level::Thread(axis) => write!(f, "bind(thread, {axis}) "),
-        Level::Core => f.write_str("bind(core) "),
+    match kind {
+        LoopKind::Serial => Ok(()),
+        LoopKind::Parallel => f.write_str("parallel "),
+        LoopKind::Unroll => f.write_str("unroll "),
+        LoopKind::Vector => f.write_str("vector "),
+        LoopKind::Bind(level) => write!(f, "{level} "),
     }
 }
 
-fn copy(f: &mut Formatter<'_>, c: &Copy) -> Result {
-    write!(f, "copy {}[{}] from {}[{}] len {}", c.dst.0, c.dst.1, c.src.0, c.src.1, c.len)?;
-    let (n, dst, src) = &c.rows;
-    if !(n.is(1) && dst.is(0) && src.is(0)) {
-        write!(f, " rows {n} strides {dst}, {src}")?;
+/// `bind(thread, 0)`
+impl Display for Level {
+    fn fmt(&self, f: &mut Formatter<'_>) -> Result {
+        match self {
+            Level::Block(axis) => write!(f, "bind(block, {axis})"),
+            Level::Warp => f.write_str("bind(warp)"),
+            Level::Thread(axis) => write!(f, "bind(thread, {axis})"),
+            Level::Core => f.write_str("bind(core)"),
+            Level::VectorCore => f.write_str("bind(vector_core)"),
+        }
     }
-    match &c.token {
-        Some(token) => write!(f, " async {token}"),
-        None => Ok(()),
-    }
-}
-
-fn mma(f: &mut Formatter<'_>, m: &Mma) -> Result {
-    let [rows, columns, depth] = m.tile;
-    let tile = |(buffer, first, step): &(Sym, Dim, Dim)| format!("{buffer}[{first}, {step}]");
-    let name = Name(&m.intrinsic, '"');
-    write!(f, "mma @{name} [{rows}, {columns}, {depth}] {} += {} * {}", tile(&m.c), tile(&m.a), tile(&m.b))
 }
