@@ -3,12 +3,13 @@
 //! A buffer lives from the first step that writes it to the last that reads it or an alias of it. Buffers of known
 //! size are placed largest first, each at the lowest offset where it meets no buffer that lives at the same time;
 //! buffers of symbolic size follow, sharing a place where their size expressions are equal and their lifetimes apart.
-//! [`check`] proves that no two live buffers overlap.
+//! [`check`] proves of any plan, however made, that no buffer is written over while it is needed.
 
 use aic_ir::dim::Dim;
 use aic_ir::ensure;
 use aic_ir::error::Result;
 use aic_ir::program::{Place, Program, Step};
+use aic_ir::types::Type;
 
 /// Alignment of every buffer in the arena, in bytes.
 const ALIGN: i64 = 64;
@@ -101,12 +102,16 @@ fn lifetimes(p: &Program) -> Vec<Life> {
     for (buffer, span) in spans.into_iter().enumerate() {
         let decl = &p.buffers[buffer];
         if let (Some((first, last)), Place::Arena(_)) = (span, &decl.place) {
-            let bytes = decl.ty.numel() * (decl.ty.dtype.size() as i64).into();
-            let size = bytes.ceil_div(&ALIGN.into()) * ALIGN.into();
-            out.push(Life { buffer, size, first, last });
+            out.push(Life { buffer, size: size(&decl.ty), first, last });
         }
     }
     out
+}
+
+/// Bytes of a tensor, rounded up to the alignment.
+fn size(ty: &Type) -> Dim {
+    let bytes = ty.numel() * (ty.dtype.size() as i64).into();
+    bytes.ceil_div(&ALIGN.into()) * ALIGN.into()
 }
 
 /// The buffer whose memory `b` is.
@@ -117,28 +122,128 @@ fn root(p: &Program, mut b: usize) -> usize {
     b
 }
 
-/// Proves that no two arena buffers which live at the same time overlap, and that all lie within the arena.
+/// An arena buffer that holds what a step wrote to it.
+struct Held {
+    buffer: usize,
+    from: Dim,
+    to: Dim,
+}
+
+/// Proves by following the steps, without a notion of lifetimes, that no step touches a buffer which another has been
+/// written over, that the buffers of one step are apart where one of them is written, and that all lie within the
+/// arena.
 pub fn check(p: &Program) -> Result<()> {
-    let lives = lifetimes(p);
-    let offset = |l: &Life| match &p.buffers[l.buffer].place {
-        Place::Arena(at) => at.clone(),
-        _ => 0.into(),
-    };
-    // Differences of offsets and sizes are sums of sizes, so that "not negative" shows in the coefficients.
-    let not_negative = |d: Dim| d.constant() >= 0 && d.terms().all(|(c, _)| c >= 0);
-    for (k, a) in lives.iter().enumerate() {
-        let end = offset(a) + a.size.clone();
-        ensure!(
-            not_negative(p.arena_bytes.clone() - end.clone()),
-            "buffer {} ends at {end}, beyond the arena's {} bytes",
-            a.buffer,
-            p.arena_bytes
-        );
-        for b in lives[k + 1..].iter().filter(|b| a.meets(b)) {
-            let apart =
-                not_negative(offset(b) - end.clone()) || not_negative(offset(a) - offset(b) - b.size.clone());
-            ensure!(apart, "buffers {} and {} overlap while both are live", a.buffer, b.buffer);
+    let mut held: Vec<Held> = Vec::new();
+    let mut written = vec![false; p.buffers.len()];
+    for (step, s) in p.steps.iter().enumerate() {
+        let touched = touched(p, s)?;
+        for t in &touched {
+            let is_held = held.iter().any(|h| h.buffer == t.held.buffer);
+            ensure!(
+                is_held || !written[t.held.buffer],
+                "step {step} touches buffer {}, which another was written over",
+                t.held.buffer
+            );
+        }
+        for (k, t) in touched.iter().enumerate().filter(|(_, t)| t.is_written) {
+            let Held { buffer, to, .. } = &t.held;
+            ensure!(
+                is_not_negative(p.arena_bytes.clone() - to.clone()),
+                "buffer {buffer} ends at {to}, beyond the arena's {} bytes",
+                p.arena_bytes
+            );
+            for other in touched[..k].iter().chain(&touched[k + 1..]).map(|o| &o.held) {
+                ensure!(
+                    other.buffer == *buffer || are_apart(other, &t.held),
+                    "buffers {} and {buffer} overlap, and step {step} writes one of them",
+                    other.buffer
+                );
+            }
+        }
+        for t in touched.into_iter().filter(|t| t.is_written) {
+            written[t.held.buffer] = true;
+            held.retain(|h| h.buffer != t.held.buffer && are_apart(h, &t.held));
+            held.push(t.held);
         }
     }
     Ok(())
+}
+
+/// An arena buffer that a step reads or writes.
+struct Touched {
+    held: Held,
+    is_written: bool,
+}
+
+fn touched(p: &Program, step: &Step) -> Result<Vec<Touched>> {
+    let args: Vec<(usize, bool)> = match step {
+        Step::Launch { kernel, args, .. } => {
+            let params = &p.kernels[*kernel].params;
+            ensure!(params.len() == args.len(), "{} buffers for {} parameters", args.len(), params.len());
+            args.iter().zip(params).map(|(&b, param)| (b, param.writable)).collect()
+        }
+        Step::Host { inputs, outputs, .. } => {
+            inputs.iter().map(|&b| (b, false)).chain(outputs.iter().map(|&b| (b, true))).collect()
+        }
+        Step::Copy { src, dst } => vec![(*src, false), (*dst, true)],
+    };
+    let in_arena = args.into_iter().filter_map(|(b, is_written)| {
+        let buffer = root(p, b);
+        let Place::Arena(from) = &p.buffers[buffer].place else { return None };
+        let to = from.clone() + size(&p.buffers[buffer].ty);
+        Some(Touched { held: Held { buffer, from: from.clone(), to }, is_written })
+    });
+    Ok(in_arena.collect())
+}
+
+fn are_apart(a: &Held, b: &Held) -> bool {
+    is_not_negative(b.from.clone() - a.to.clone()) || is_not_negative(a.from.clone() - b.to.clone())
+}
+
+/// Whether it shows in the coefficients: differences of offsets and sizes are sums of sizes.
+fn is_not_negative(d: Dim) -> bool {
+    d.constant() >= 0 && d.terms().all(|(c, _)| c >= 0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use aic_ir::dtype::DType;
+    use aic_ir::program::BufferDecl;
+
+    const INPUT: usize = 0;
+    const OUTPUT: usize = 1;
+
+    /// Copies between an input, an output, and buffers in the arena (2 onwards) at the offsets given.
+    fn copies(steps: &[(usize, usize)], offsets: &[i64]) -> Program {
+        let arena = offsets.iter().map(|&at| Place::Arena(at.into()));
+        let places = [Place::Input(0), Place::Output(0)].into_iter().chain(arena);
+        let ty = Type::new(DType::F32, vec![8.into()]);
+        Program {
+            buffers: places.map(|place| BufferDecl { ty: ty.clone(), place }).collect(),
+            steps: steps.iter().map(|&(src, dst)| Step::Copy { src, dst }).collect(),
+            arena_bytes: 128.into(),
+            ..Program::default()
+        }
+    }
+
+    #[test]
+    fn check_refuses_what_is_overwritten() {
+        let both_live = [(INPUT, 2), (INPUT, 3), (2, OUTPUT), (3, OUTPUT)];
+        let one_after_another = [(INPUT, 2), (2, OUTPUT), (INPUT, 3), (3, OUTPUT)];
+        let one_into_another = [(INPUT, 2), (2, 3), (3, OUTPUT)];
+        let refused = |steps: &[_], offsets| check(&copies(steps, offsets)).is_err();
+        assert!(refused(&both_live, &[0, 0]) && !refused(&both_live, &[0, 64]));
+        assert!(!refused(&one_after_another, &[0, 0]));
+        assert!(refused(&one_into_another, &[0, 0]) && !refused(&one_into_another, &[64, 0]));
+        assert!(refused(&one_into_another, &[0, 128]), "beyond the arena's end");
+    }
+
+    #[test]
+    fn plans_share_memory_and_pass() {
+        let mut program = copies(&[(INPUT, 2), (2, 3), (3, 4), (4, OUTPUT)], &[0, 0, 0]);
+        plan(&mut program);
+        check(&program).unwrap();
+        assert_eq!(program.arena_bytes, 128.into());
+    }
 }
