@@ -10,6 +10,7 @@ use super::recipe::{Recipe, names};
 use super::region::{self, Known, Part, Region};
 use super::rule::Rule;
 use super::saturate::{self, Limits, Outcome, Stop};
+use super::search::Lefts;
 use super::stats::RegionStats;
 use crate::runner::Context;
 use aic_ir::bail;
@@ -24,10 +25,9 @@ const MAX_PASSES: usize = 8;
 
 /// Rewrites graphs with some rules, remembering regions.
 pub struct Rewriter<'a, 'c> {
-    /// The rules.
-    pub rules: &'a [&'a Rule],
+    lefts: Lefts<'a>,
     /// Limits of a region's saturation.
-    pub limits: Limits,
+    limits: Limits,
     /// The machine, numerics and fuel.
     pub cx: &'c mut Context,
     cache: HashMap<String, Arc<Done>>,
@@ -67,9 +67,9 @@ impl Done {
 
 impl<'a, 'c> Rewriter<'a, 'c> {
     /// A rewriter that has seen nothing yet.
-    pub fn new(rules: &'a [&'a Rule], limits: Limits, cx: &'c mut Context) -> Self {
+    pub fn new(rules: &[&'a Rule], limits: Limits, cx: &'c mut Context) -> Self {
         let collector = cx.certify.then(Collector::default);
-        Rewriter { rules, limits, cx, cache: HashMap::new(), collector }
+        Rewriter { lefts: Lefts::new(rules), limits, cx, cache: HashMap::new(), collector }
     }
 
     /// The certificate of what was done, if one is wanted.
@@ -163,7 +163,7 @@ impl<'a, 'c> Rewriter<'a, 'c> {
             return Ok(Done::unchanged(region, before));
         }
         let mut fuel = self.cx.fuel;
-        let outcome = saturate::saturate(&mut converted.egraph, self.rules, &self.limits, &mut fuel);
+        let outcome = saturate::saturate(&mut converted.egraph, &self.lefts, &self.limits, &mut fuel);
         let roots: Vec<_> = region.outputs.iter().map(|v| converted.ids[v]).collect();
         let best = extract::cheapest(&converted.egraph, &roots, &self.cx.target);
         let best = best.filter(|(_, cost)| *cost < before);

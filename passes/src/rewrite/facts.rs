@@ -11,6 +11,7 @@ use aic_ir::tensor::Tensor;
 use aic_ir::types::Type;
 use aic_ir::{bail, ensure};
 use egg::{DidMerge, Id};
+use std::hash::Hash;
 
 /// Constants of at most this many elements are searched for negative ones.
 const MAX_SIGNS: usize = 1 << 14;
@@ -118,6 +119,11 @@ impl Facts {
     /// The extents of a tensor.
     pub fn dims(&self) -> Option<&[Dim]> {
         self.ty().map(|ty| &ty.dims[..])
+    }
+
+    /// What may be found out about an e-class after it was made; its type is known from the start.
+    pub fn found_out(&self) -> impl Hash + use<> {
+        (self.value.is_some(), self.is_const, self.is_nonneg, self.uniform, self.is_causal)
     }
 
     /// The one value of all elements, if it is a constant that has such a value.

@@ -8,8 +8,9 @@ use super::lang::{Constant, EGraph, ENode};
 use super::offer;
 use super::plan::{self, Plan};
 use super::rule::Rule;
+use super::search::{Lefts, Search};
 use crate::runner::Numerics;
-use egg::{Id, Language, PatternAst, Searcher, Subst, Var};
+use egg::{Id, Language, PatternAst, Subst, Var};
 use std::collections::BTreeMap;
 
 /// Limits of a saturation.
@@ -89,7 +90,7 @@ impl Stop {
 /// How often a rule did something.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Counts {
-    /// Times that its left side was found.
+    /// Times that its left side was found, where that was new.
     pub matches: u64,
     /// Times that it made something equal that wasn't before.
     pub applications: u64,
@@ -107,7 +108,7 @@ struct Saturation<'a> {
 
 /// Applies rules until nothing changes or a limit is reached. An application that changes the e-graph takes one unit
 /// of fuel.
-pub fn saturate(g: &mut EGraph, rules: &[&Rule], limits: &Limits, fuel: &mut Option<u64>) -> Outcome {
+pub fn saturate(g: &mut EGraph, lefts: &Lefts, limits: &Limits, fuel: &mut Option<u64>) -> Outcome {
     let outcome = Outcome {
         stop: Stop::Rounds,
         rounds: 0,
@@ -116,7 +117,7 @@ pub fn saturate(g: &mut EGraph, rules: &[&Rule], limits: &Limits, fuel: &mut Opt
         made: Vec::new(),
     };
     let mut s = Saturation { g, limits, fuel, outcome };
-    s.outcome.stop = match s.run(rules) {
+    s.outcome.stop = match s.run(lefts) {
         Some(stop) => stop,
         None => Stop::Rounds,
     };
@@ -125,15 +126,17 @@ pub fn saturate(g: &mut EGraph, rules: &[&Rule], limits: &Limits, fuel: &mut Opt
 }
 
 impl Saturation<'_> {
-    fn run(&mut self, rules: &[&Rule]) -> Option<Stop> {
+    fn run(&mut self, lefts: &Lefts) -> Option<Stop> {
         if let Some(stop) = self.fold() {
             return Some(stop);
         }
         offer::offer(self.g);
+        let mut search = Search::default();
         for _ in 0..self.limits.rounds {
             self.outcome.rounds += 1;
             let before = self.outcome.applied.len();
-            if let Some(stop) = self.round(rules) {
+            search.begin(self.g, lefts);
+            if let Some(stop) = self.round(lefts, &search) {
                 return Some(stop);
             }
             self.g.rebuild();
@@ -147,16 +150,19 @@ impl Saturation<'_> {
         None
     }
 
-    fn round(&mut self, rules: &[&Rule]) -> Option<Stop> {
+    fn round(&mut self, lefts: &Lefts, search: &Search) -> Option<Stop> {
         let mut found: Vec<(&Rule, &PatternAst<ENode>, Id, Subst)> = Vec::new();
-        for rule in rules {
-            let mut left = self.limits.matches;
-            for pattern in &rule.patterns {
-                for m in pattern.search_with_limit(self.g, left) {
-                    left -= m.substs.len();
-                    self.outcome.rules.entry(rule.name.clone()).or_default().matches += m.substs.len() as u64;
-                    found.extend(m.substs.into_iter().map(|s| (*rule, &pattern.ast, m.eclass, s)));
+        for of_rule in lefts.all.chunk_by(|a, b| std::ptr::eq(a.rule, b.rule)) {
+            let rule = of_rule[0].rule;
+            let mut n_matches = 0;
+            for left in of_rule {
+                for m in search.matches(self.g, left, self.limits.matches - n_matches) {
+                    n_matches += m.substs.len();
+                    found.extend(m.substs.into_iter().map(|s| (rule, &left.pattern.ast, m.eclass, s)));
                 }
+            }
+            if n_matches > 0 {
+                self.outcome.rules.entry(rule.name.clone()).or_default().matches += n_matches as u64;
             }
         }
         for (rule, pattern, class, subst) in found {
