@@ -14,6 +14,7 @@ use aic_ir::dtype::DType;
 use aic_ir::error::{Error, Result};
 use aic_ir::kernel::{Kernel, Scope};
 
+mod emit;
 pub mod x86;
 
 #[cfg(feature = "llvm")]

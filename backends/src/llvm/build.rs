@@ -1,6 +1,6 @@
 //! Instruction building over scalars and vectors alike: a thin layer on inkwell's builder.
 //!
-//! Everything here takes well typed operands; [`super::emit`] checks types before it builds, as LLVM doesn't.
+//! Everything here takes well typed operands; [`crate::emit`] checks types before it builds, as LLVM doesn't.
 
 use aic_ir::dtype::DType;
 use aic_ir::error::{Error, Result};
@@ -24,7 +24,7 @@ use inkwell::{FloatPredicate, IntPredicate};
 pub(super) type Raw<'c> = BasicValueEnum<'c>;
 
 /// Builds instructions at one place of one module.
-pub(super) struct Build<'a, 'c> {
+pub(super) struct Inkwell<'a, 'c> {
     pub context: &'c Context,
     pub module: &'a Module<'c>,
     pub builder: Builder<'c>,
@@ -36,9 +36,9 @@ pub(super) fn internal(e: impl std::fmt::Display) -> Error {
         .help("this is a bug in aic; please report it")
 }
 
-impl<'a, 'c> Build<'a, 'c> {
+impl<'a, 'c> Inkwell<'a, 'c> {
     pub fn new(context: &'c Context, module: &'a Module<'c>) -> Self {
-        Build { context, module, builder: context.create_builder() }
+        Inkwell { context, module, builder: context.create_builder() }
     }
 
     /// The type of values in registers: `bool` is `i1`, 16-bit floats are their bits.
@@ -120,18 +120,6 @@ impl<'a, 'c> Build<'a, 'c> {
             }
             Raw::IntValue(v) => Ok(v.get_type().const_int(value as u64, true).into()),
             _ => Err(internal("an integer was expected")),
-        }
-    }
-
-    /// A float constant of the given type, in every lane.
-    pub fn float_like(&self, like: Raw<'c>, value: f64) -> Result<Raw<'c>> {
-        match like {
-            Raw::VectorValue(v) => {
-                let element = v.get_type().get_element_type().into_float_type();
-                self.splat(element.const_float(value).into(), v.get_type().get_size())
-            }
-            Raw::FloatValue(v) => Ok(v.get_type().const_float(value).into()),
-            _ => Err(internal("a float was expected")),
         }
     }
 
@@ -280,22 +268,18 @@ impl<'a, 'c> Build<'a, 'c> {
         }
     }
 
-    pub fn insert(&self, v: VectorValue<'c>, x: Raw<'c>, lane: u32) -> Result<VectorValue<'c>> {
+    fn insert(&self, v: VectorValue<'c>, x: Raw<'c>, lane: u32) -> Result<VectorValue<'c>> {
         self.builder.build_insert_element(v, x, self.i32(lane as i32), "").map_err(internal)
     }
 
-    /// Applies a scalar computation to every lane.
-    pub fn each_lane(
-        &self,
-        args: &[Raw<'c>],
-        result: BasicTypeEnum<'c>,
-        f: impl Fn(&[Raw<'c>]) -> Result<Raw<'c>>,
-    ) -> Result<Raw<'c>> {
-        let BasicTypeEnum::VectorType(ty) = result else { return f(args) };
-        let mut out = ty.get_poison();
-        for lane in 0..ty.get_size() {
-            let scalars: Result<Vec<Raw>> = args.iter().map(|a| self.extract(*a, lane)).collect();
-            out = self.insert(out, f(&scalars?)?, lane)?;
+    /// A vector of scalars; of one scalar the scalar.
+    pub fn join(&self, lanes: &[Raw<'c>]) -> Result<Raw<'c>> {
+        let [first, _, ..] = lanes else {
+            return lanes.first().copied().ok_or_else(|| internal("a vector without lanes"));
+        };
+        let mut out = self.lanes_of(first.get_type(), lanes.len() as u32).into_vector_type().get_poison();
+        for (lane, x) in lanes.iter().enumerate() {
+            out = self.insert(out, *x, lane as u32)?;
         }
         Ok(out.into())
     }

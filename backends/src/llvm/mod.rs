@@ -1,19 +1,15 @@
 //! Loop kernels to machine code by LLVM, through inkwell.
 //!
-//! [`emit`] turns a kernel into LLVM IR; `target` describes the machine; `jit` loads objects into this process.
+//! [`kernel`] turns a kernel into LLVM IR; `target` describes the machine; `jit` loads objects into this process.
 //! Kernels are compiled in modules of a few, each in its own LLVM context, on several threads; how they are grouped
 //! doesn't depend on the number of threads, so the objects don't either.
 
 mod build;
-mod cast;
-mod emit;
+mod code;
 mod features;
-mod index;
 mod jit;
-mod math;
+mod kernel;
 mod memory;
-mod reduce;
-mod scalar;
 mod target;
 
 pub use jit::Library;
@@ -133,7 +129,7 @@ fn object(kernels: &[Kernel], machine: &Machine, target: &Target, options: &CpuO
 fn module_of<'c>(context: &'c Context, kernels: &[Kernel], target: &Target) -> Result<Module<'c>> {
     let module = context.create_module("aic");
     for k in kernels {
-        emit::kernel(context, &module, target, k)?;
+        kernel::kernel(context, &module, target, k)?;
     }
     module.verify().map_err(|e| {
         let bad = |k: &&Kernel| {

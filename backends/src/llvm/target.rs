@@ -4,7 +4,6 @@ use super::features::features;
 use crate::{CpuOptions, x86};
 use aic_ir::ensure;
 use aic_ir::error::{Error, Result};
-use aic_ir::scalar::ScalarFn;
 use inkwell::OptimizationLevel;
 use inkwell::attributes::{Attribute, AttributeLoc};
 use inkwell::context::Context;
@@ -20,9 +19,6 @@ pub(super) struct Target {
     pub features: String,
     pub vector_bytes: usize,
     pub f16c: bool,
-    pub max_stack_bytes: i64,
-    /// The C library's functions on `f32` and `f64`.
-    pub libm: fn(ScalarFn) -> Option<(&'static str, &'static str)>,
 }
 
 impl Target {
@@ -80,8 +76,6 @@ impl Machine {
             features: self.features.clone(),
             vector_bytes: features.vector_bytes,
             f16c: features.f16c,
-            max_stack_bytes: x86::MAX_STACK_BYTES,
-            libm: x86::libm,
         })
     }
 

@@ -1,0 +1,176 @@
+//! Loads, stores and copies: which elements an access takes.
+//!
+//! Consecutive lanes are one vector access; equal ones a scalar access; every second to fourth element is told apart
+//! for builders that load what lies between; anything else is one address per lane. An address is a sum of what the
+//! loops around add, and a constant, so that unrolled copies share the sum.
+
+use super::build::{Build, Place, PlaceOf, V};
+use super::{Emitter, name};
+use aic_ir::dim::{Dim, Range, Sym};
+use aic_ir::dtype::DType;
+use aic_ir::error::{Error, Result};
+use aic_ir::kernel::{Copy as Rows, Expr, Layout, Steps, Tile, VType};
+use aic_ir::scalar::Scalar;
+use aic_ir::{bail, ensure};
+
+/// A buffer.
+#[derive(Clone, Copy)]
+pub(super) struct Memory<M> {
+    pub buffer: M,
+    pub dtype: DType,
+    pub writable: bool,
+}
+
+impl<B: Build> Emitter<B> {
+    pub(super) fn load(&mut self, buffer: &Sym, index: &Expr, mask: Option<&Expr>) -> Result<V<B>> {
+        let m = self.memory(buffer)?;
+        let place = self.place(m, index)?;
+        let mask = mask.map(|e| self.mask(e, place.lanes())).transpose()?;
+        self.b.load(m.dtype, place, mask)
+    }
+
+    pub(super) fn store(
+        &mut self,
+        buffer: &Sym,
+        index: &Expr,
+        value: &Expr,
+        mask: Option<&Expr>,
+    ) -> Result<()> {
+        let m = self.memory(buffer)?;
+        ensure!(m.writable, "buffer {buffer} is written, but its parameter is read only");
+        let v = self.expr(value)?;
+        let place = self.place(m, index)?;
+        ensure!(
+            v.ty == VType { dtype: m.dtype, lanes: place.lanes() },
+            "{} is stored to {} lanes of buffer {buffer} of {}",
+            name(v.ty),
+            place.lanes(),
+            m.dtype
+        );
+        let mask = mask.map(|e| self.mask(e, v.ty.lanes)).transpose()?;
+        self.b.store(v, place, mask)
+    }
+
+    fn memory(&self, buffer: &Sym) -> Result<Memory<B::Buffer>> {
+        let found = self.buffers.get(buffer).copied();
+        found.ok_or_else(|| Error::new(format!("buffer {buffer} is not declared")))
+    }
+
+    fn mask(&mut self, e: &Expr, lanes: u32) -> Result<V<B>> {
+        let v = self.expr(e)?;
+        ensure!(v.ty == VType { dtype: DType::Bool, lanes }, "the mask of {lanes} lanes is {}", name(v.ty));
+        Ok(v)
+    }
+
+    /// The address of one element.
+    fn element(&mut self, m: Memory<B::Buffer>, index: &Dim) -> Result<B::Address> {
+        let index = self.fold(index);
+        let terms = self.terms(&index)?;
+        self.b.address(m.buffer, m.dtype, &terms, index.constant())
+    }
+
+    fn place(&mut self, m: Memory<B::Buffer>, index: &Expr) -> Result<PlaceOf<B>> {
+        let Some((base, stride, lanes)) = as_ramp(index) else {
+            let i = self.expr(index)?;
+            ensure!(i.ty.dtype == DType::I64, "an index is {}, not i64", name(i.ty));
+            if i.ty.lanes == 1 {
+                return Ok(Place::One(self.b.address(m.buffer, m.dtype, &[i], 0)?));
+            }
+            let at = self.b.address(m.buffer, m.dtype, &[], 0)?;
+            return Ok(Place::Any(at, i.raw, i.ty.lanes));
+        };
+        check_lanes(lanes)?;
+        let stride = self.fold(&stride);
+        if lanes > 1 && stride.is(-1) {
+            let last = base + Dim::from(1 - i64::from(lanes));
+            return Ok(Place::Reversed(self.element(m, &last)?, lanes));
+        }
+        let at = self.element(m, &base)?;
+        Ok(match stride.as_const() {
+            _ if lanes == 1 => Place::One(at),
+            Some(0) => Place::Same(at, lanes),
+            Some(1) => Place::Consecutive(at, lanes),
+            Some(step @ 2..=4) => Place::Spread(at, lanes, step as u32),
+            _ => Place::Any(at, self.ramp(&0.into(), &stride, lanes)?.raw, lanes),
+        })
+    }
+
+    /// Asks for the cache line of the element that a scalar load names, without reading it. A second argument 0 to 3
+    /// says for how long it is wanted (3: in all caches).
+    pub(super) fn prefetch(&mut self, args: &[Expr]) -> Result<()> {
+        let (Some(Expr::Load { buffer, index, mask: None }), rest) = (args.first(), args.get(1)) else {
+            bail!("`prefetch` takes an unmasked load");
+        };
+        let locality = match rest {
+            None => 3,
+            Some(Expr::Index(d)) if (0..4).contains(&d.as_const().unwrap_or(-1)) => d.constant(),
+            Some(Expr::Const(DType::I64, Scalar::I(n @ 0..4))) => *n,
+            Some(_) => bail!("the second argument of `prefetch` must be 0, 1, 2 or 3"),
+        };
+        let m = self.memory(buffer)?;
+        match self.place(m, index)?.address() {
+            Some(at) => self.b.prefetch(at, locality as u8),
+            None => bail!("`prefetch` takes a load of one address"),
+        }
+    }
+
+    /// A synchronous copy: a block of memory per row.
+    pub(super) fn copy(&mut self, c: &Rows) -> Result<()> {
+        let (dst, src) = (self.memory(&c.dst.buffer)?, self.memory(&c.src.buffer)?);
+        ensure!(dst.writable, "buffer {} is written, but its parameter is read only", c.dst.buffer);
+        ensure!(
+            dst.dtype == src.dtype,
+            "{} of {} is copied to {} of {}",
+            c.src.buffer,
+            src.dtype,
+            c.dst.buffer,
+            dst.dtype
+        );
+        ensure!(c.valid.is_none(), "the target has no copies of parts of tiles");
+        let [count, columns] = &c.extent;
+        let (dst_step, src_step) = (row_step(&c.dst)?, row_step(&c.src)?);
+        let bytes = self.dim(&(columns.clone() * Dim::from(dst.dtype.size() as i64)))?;
+        let copy_row = |e: &mut Self, row: Dim| -> Result<()> {
+            let to = e.element(dst, &(c.dst.first.clone() + row.clone() * dst_step.clone()))?;
+            let from = e.element(src, &(c.src.first.clone() + row * src_step.clone()))?;
+            e.b.copy(dst.dtype, to, from, bytes)
+        };
+        if self.fold(count).is(1) {
+            return copy_row(self, 0.into());
+        }
+        let (zero, count) = (self.b.i64(0)?, self.dim(count)?);
+        let row = Sym::new(".row");
+        self.count_loop(&row, (zero, count), Range::DIM, false, |e| copy_row(e, Dim::sym(&row)))
+    }
+}
+
+/// The distance of a tile's rows, whose elements follow one another.
+fn row_step(tile: &Tile) -> Result<&Dim> {
+    match &tile.layout {
+        Layout::Steps { rows: Steps { step, block: None }, columns: Steps { step: one, block: None } }
+            if one.is(1) =>
+        {
+            Ok(step)
+        }
+        _ => bail!("the columns of a copy are consecutive on the target, not those of {tile}"),
+    }
+}
+
+/// The expression as `base, base + stride, ..`, if it visibly is.
+pub(super) fn as_ramp(e: &Expr) -> Option<(Dim, Dim, u32)> {
+    match e {
+        Expr::Index(d) => Some((d.clone(), 0.into(), 1)),
+        Expr::Ramp { base, stride, lanes } => Some((base.clone(), stride.clone(), *lanes)),
+        Expr::Broadcast(e, lanes) => match &**e {
+            Expr::Index(d) => Some((d.clone(), 0.into(), *lanes)),
+            _ => None,
+        },
+        _ => None,
+    }
+}
+
+/// A builder's vectors have at least one lane; thousands of them take LLVM minutes.
+pub(super) fn check_lanes(lanes: u32) -> Result<()> {
+    ensure!((1..=1024).contains(&lanes), "a vector has {lanes} lanes; 1 to 1024 can be compiled");
+    Ok(())
+}

@@ -1,0 +1,123 @@
+//! One kernel becomes two LLVM functions: `NAME`, with the C ABI, and `NAME.body`, whose parameters are the buffers
+//! and symbols themselves, so that LLVM knows that they don't alias.
+
+use super::build::{Inkwell, Raw, internal};
+use super::code::Code;
+use super::target::Target;
+use crate::emit;
+use crate::emit::build::Value;
+use aic_ir::dtype::DType;
+use aic_ir::ensure;
+use aic_ir::error::Result;
+use aic_ir::kernel::{Kernel, VType};
+use inkwell::AddressSpace;
+use inkwell::attributes::{Attribute, AttributeLoc};
+use inkwell::context::Context;
+use inkwell::module::{Linkage, Module};
+use inkwell::types::BasicMetadataTypeEnum;
+use inkwell::values::FunctionValue;
+
+/// Adds a kernel to a module.
+pub(super) fn kernel<'c>(
+    context: &'c Context,
+    module: &Module<'c>,
+    target: &Target,
+    kernel: &Kernel,
+) -> Result<()> {
+    emit(context, module, target, kernel).map_err(|e| e.context(format!("kernel {}", kernel.name)))
+}
+
+fn emit<'c>(context: &'c Context, module: &Module<'c>, target: &Target, kernel: &Kernel) -> Result<()> {
+    ensure!(
+        module.get_function(&kernel.name).is_none() && !kernel.name.is_empty(),
+        "its name is taken or empty"
+    );
+    let function = declare_body(context, module, target, kernel);
+    let entry = context.append_basic_block(function, "entry");
+    let start = context.append_basic_block(function, "start");
+    let b = Inkwell::new(context, module);
+    b.builder.position_at_end(start);
+    let params = params(kernel, &function)?;
+    let code = emit::kernel(Code { b, target, function, entry }, kernel, params)?;
+    code.b.builder.build_return(None).map_err(internal)?;
+    code.b.builder.position_at_end(entry);
+    code.b.jump(start)?;
+    wrapper(context, module, target, kernel, function)
+}
+
+fn params<'a, 'c>(kernel: &Kernel, body: &FunctionValue<'c>) -> Result<emit::Params<Code<'a, 'c>>> {
+    let values: Vec<Raw> = body.get_params();
+    let (buffers, integers) = values.split_at(kernel.params.len());
+    let int = |raw: &Raw<'c>| Value { raw: *raw, ty: VType::scalar(DType::I64) };
+    let (symbols, [begin, end]) = integers.split_at(kernel.symbols.len()) else {
+        return Err(internal("no such parameter"));
+    };
+    Ok(emit::Params {
+        buffers: buffers.iter().map(|b| b.into_pointer_value()).collect(),
+        symbols: symbols.iter().map(int).collect(),
+        iterations: (int(begin), int(end)),
+    })
+}
+
+/// `void NAME.body(buffers.., symbols.., begin, end)`.
+fn declare_body<'c>(
+    context: &'c Context,
+    module: &Module<'c>,
+    target: &Target,
+    kernel: &Kernel,
+) -> FunctionValue<'c> {
+    let mut params: Vec<BasicMetadataTypeEnum> = Vec::new();
+    params.extend(kernel.params.iter().map(|_| pointer(context)));
+    params.extend((0..kernel.symbols.len() + 2).map(|_| BasicMetadataTypeEnum::from(context.i64_type())));
+    let ty = context.void_type().fn_type(&params, false);
+    let function = module.add_function(&format!("{}.body", kernel.name), ty, Some(Linkage::Internal));
+    target.attributes(context, function);
+    let flag = |name: &str| context.create_enum_attribute(Attribute::get_named_enum_kind_id(name), 0);
+    function.add_attribute(AttributeLoc::Function, flag("noinline"));
+    for (i, p) in kernel.params.iter().enumerate() {
+        let at = AttributeLoc::Param(i as u32);
+        function.add_attribute(at, flag("noalias"));
+        function.add_attribute(at, flag("noundef"));
+        if !p.writable {
+            function.add_attribute(at, flag("readonly"));
+        }
+    }
+    function
+}
+
+fn pointer(context: &Context) -> BasicMetadataTypeEnum<'_> {
+    context.ptr_type(AddressSpace::default()).into()
+}
+
+/// `void NAME(buffers, symbols, begin, end)`, which loads the arguments and calls the body.
+fn wrapper<'c>(
+    context: &'c Context,
+    module: &Module<'c>,
+    target: &Target,
+    kernel: &Kernel,
+    body: FunctionValue<'c>,
+) -> Result<()> {
+    let i64_type = context.i64_type();
+    let params = [pointer(context), pointer(context), i64_type.into(), i64_type.into()];
+    let function = module.add_function(&kernel.name, context.void_type().fn_type(&params, false), None);
+    target.attributes(context, function);
+    let b = Inkwell::new(context, module);
+    b.builder.position_at_end(context.append_basic_block(function, "entry"));
+    let param = |i: u32| function.get_nth_param(i).ok_or_else(|| internal("no such parameter"));
+    let (buffers, symbols) = (param(0)?.into_pointer_value(), param(1)?.into_pointer_value());
+    let pointer_type = context.ptr_type(AddressSpace::default()).into();
+    let mut args = Vec::new();
+    for i in 0..kernel.params.len() {
+        let at = b.gep(pointer_type, buffers, b.i64(i as i64).into()).into_pointer_value();
+        args.push(b.load(pointer_type, at, 8)?);
+    }
+    for i in 0..kernel.symbols.len() {
+        let at = b.gep(i64_type.into(), symbols, b.i64(i as i64).into()).into_pointer_value();
+        args.push(b.load(i64_type.into(), at, 8)?);
+    }
+    args.extend([param(2)?, param(3)?]);
+    let args: Vec<_> = args.into_iter().map(Into::into).collect();
+    let call = b.builder.build_call(body, &args, "").map_err(internal)?;
+    call.set_tail_call(true);
+    b.builder.build_return(None).map_err(internal).map(drop)
+}
