@@ -14,16 +14,20 @@ use aic_ir::dtype::DType;
 use aic_ir::error::{Error, Result};
 use aic_ir::kernel::{Kernel, Scope};
 
-mod emit;
-pub mod x86;
-
 #[cfg(feature = "llvm")]
 mod llvm;
-#[cfg(not(feature = "llvm"))]
-#[path = "without_llvm.rs"]
-mod llvm;
 
-pub use llvm::Library;
+#[cfg(feature = "cranelift")]
+mod cranelift;
+
+#[cfg(any(feature = "llvm", feature = "cranelift"))]
+mod compile;
+#[cfg(any(feature = "llvm", feature = "cranelift"))]
+mod emit;
+mod library;
+pub mod x86;
+
+pub use library::Library;
 
 /// A line of [`BACKENDS`]: what a code generator can do.
 #[derive(Clone, Copy, Debug)]
@@ -32,18 +36,30 @@ pub struct Backend {
     pub name: &'static str,
     /// One line for the user.
     pub about: &'static str,
-    /// Whether this build has it.
+    /// The machines that it makes code for.
+    pub machines: &'static str,
+    /// The feature of `aic` that it is part of, and whether this build has it.
     pub available: bool,
+    /// Whether it needs LLVM.
+    pub needs_llvm: bool,
+    /// Vectors that it does arithmetic on, in bytes.
+    pub vector_bytes: &'static [usize],
+    /// What it doesn't do that others do.
+    pub lacks: &'static str,
     /// Element types of buffers.
     pub dtypes: &'static [DType],
     /// Where buffers can live.
     pub scopes: &'static [Scope],
     /// Turns kernels into objects.
     pub compile: fn(&[Kernel], &CpuOptions) -> Result<Vec<Object>>,
+    /// The kernels' code as text.
+    pub emit_text: fn(&[Kernel], &CpuOptions, TextKind) -> Result<String>,
+    /// What the CPU of the options offers to its code; an error if it doesn't know the CPU.
+    pub cpu_features: fn(&CpuOptions) -> Result<CpuFeatures>,
 }
 
-/// Every backend.
-pub const BACKENDS: &[Backend] = &[x86::BACKEND];
+/// Every backend, the one to be preferred first.
+pub const BACKENDS: &[Backend] = &[x86::LLVM, x86::CRANELIFT];
 
 /// The backend with the given name.
 pub fn backend(name: &str) -> Result<&'static Backend> {
@@ -53,12 +69,20 @@ pub fn backend(name: &str) -> Result<&'static Backend> {
     })
 }
 
+/// The backends of this build.
+pub fn available() -> impl Iterator<Item = &'static Backend> {
+    BACKENDS.iter().filter(|b| b.available)
+}
+
 /// For which machine, and how hard, to compile.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct CpuOptions {
+    /// The name of the backend that compiles.
+    pub backend: &'static str,
     /// LLVM's name of the platform: `x86_64-unknown-linux-gnu`.
     pub triple: String,
-    /// `native` (this machine), a level such as `x86-64-v3` or `x86-64-v4`, or any CPU name that LLVM knows.
+    /// `native` (this machine), a level such as `x86-64-v3` or `x86-64-v4`, or, for the LLVM backend, any CPU name that
+    /// LLVM knows.
     pub cpu: String,
     /// 0 (fast to compile) to 3.
     pub opt_level: u8,
@@ -69,7 +93,8 @@ pub struct CpuOptions {
 impl Default for CpuOptions {
     fn default() -> Self {
         let triple = x86::TRIPLE.to_string();
-        CpuOptions { triple, cpu: "native".into(), opt_level: 2, threads: 0 }
+        let backend = available().next().unwrap_or(&BACKENDS[0]).name;
+        CpuOptions { backend, triple, cpu: "native".into(), opt_level: 2, threads: 0 }
     }
 }
 
@@ -93,7 +118,7 @@ pub struct Object {
     pub bytes: Vec<u8>,
 }
 
-/// A text that LLVM prints.
+/// A text that shows compiled code.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum TextKind {
     /// LLVM IR as it was emitted, before LLVM's passes.
@@ -110,15 +135,15 @@ pub type KernelFn = unsafe extern "C" fn(*const *mut std::ffi::c_void, *const i6
 /// Compiles kernels for a CPU, on several threads. Every symbol occurs in exactly one object. An error names the
 /// kernel.
 pub fn compile(kernels: &[Kernel], options: &CpuOptions) -> Result<Vec<Object>> {
-    llvm::compile(kernels, options)
+    (backend(options.backend)?.compile)(kernels, options)
 }
 
 /// The kernels' code as text.
 pub fn emit_text(kernels: &[Kernel], options: &CpuOptions, kind: TextKind) -> Result<String> {
-    llvm::emit_text(kernels, options, kind)
+    (backend(options.backend)?.emit_text)(kernels, options, kind)
 }
 
-/// What the CPU of the options offers; an error if LLVM doesn't know it.
+/// What the CPU of the options offers; an error if the backend doesn't know it.
 pub fn cpu_features(options: &CpuOptions) -> Result<CpuFeatures> {
-    llvm::cpu_features(options)
+    (backend(options.backend)?.cpu_features)(options)
 }

@@ -106,12 +106,11 @@ impl<R, A: Copy> Place<R, A> {
         }
     }
 
-    /// Its address, if it has but one.
-    pub fn address(&self) -> Option<A> {
+    /// The address that it is told from.
+    pub fn base(&self) -> A {
         match self {
-            Place::One(at) | Place::Same(at, _) | Place::Consecutive(at, _) => Some(*at),
-            Place::Reversed(at, _) | Place::Spread(at, ..) => Some(*at),
-            Place::Any(..) => None,
+            Place::One(at) | Place::Same(at, _) | Place::Consecutive(at, _) => *at,
+            Place::Reversed(at, _) | Place::Spread(at, ..) | Place::Any(at, ..) => *at,
         }
     }
 }

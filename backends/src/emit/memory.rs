@@ -108,9 +108,9 @@ impl<B: Build> Emitter<B> {
             Some(_) => bail!("the second argument of `prefetch` must be 0, 1, 2 or 3"),
         };
         let m = self.memory(buffer)?;
-        match self.place(m, index)?.address() {
-            Some(at) => self.b.prefetch(at, locality as u8),
-            None => bail!("`prefetch` takes a load of one address"),
+        match self.place(m, index)? {
+            Place::Any(..) => bail!("`prefetch` takes a load of one address"),
+            place => self.b.prefetch(place.base(), locality as u8),
         }
     }
 
@@ -157,7 +157,7 @@ fn row_step(tile: &Tile) -> Result<&Dim> {
 }
 
 /// The expression as `base, base + stride, ..`, if it visibly is.
-pub(super) fn as_ramp(e: &Expr) -> Option<(Dim, Dim, u32)> {
+pub(crate) fn as_ramp(e: &Expr) -> Option<(Dim, Dim, u32)> {
     match e {
         Expr::Index(d) => Some((d.clone(), 0.into(), 1)),
         Expr::Ramp { base, stride, lanes } => Some((base.clone(), stride.clone(), *lanes)),

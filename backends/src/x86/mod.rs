@@ -1,22 +1,83 @@
-//! x86-64: the machine's tables. The code generator is [`crate::llvm`].
+//! x86-64: the machine's tables, and the code generators for it.
 
-use crate::{Backend, compile};
+use crate::{Backend, CpuOptions};
 use aic_ir::dtype::DType;
+use aic_ir::error::Error;
 use aic_ir::kernel::Scope;
 use aic_ir::scalar::ScalarFn;
 
 /// The platform when none is given.
 pub const TRIPLE: &str = "x86_64-unknown-linux-gnu";
 
-/// The line of [`crate::BACKENDS`].
-pub const BACKEND: Backend = Backend {
-    name: "x86",
-    about: "x86-64 machine code, by LLVM",
-    available: cfg!(feature = "llvm"),
+/// The functions of a code generator, or, in a build without it, functions that say so.
+macro_rules! functions {
+    ($feature:literal, $module:ident, $backend:expr) => {{
+        #[cfg(feature = $feature)]
+        let backend = Backend {
+            available: true,
+            compile: crate::$module::compile,
+            emit_text: crate::$module::emit_text,
+            cpu_features: crate::$module::cpu_features,
+            ..$backend
+        };
+        #[cfg(not(feature = $feature))]
+        let backend = $backend;
+        backend
+    }};
+}
+
+/// A line of [`crate::BACKENDS`].
+pub const LLVM: Backend = functions!(
+    "llvm",
+    llvm,
+    Backend {
+        name: "x86",
+        about: "x86-64 machine code, by LLVM: the fastest",
+        needs_llvm: true,
+        vector_bytes: &[16, 32, 64],
+        lacks: "",
+        ..MISSING
+    }
+);
+
+/// As above.
+pub const CRANELIFT: Backend = functions!(
+    "cranelift",
+    cranelift,
+    Backend {
+        name: "cranelift",
+        about: "x86-64 machine code, by Cranelift: the fastest to compile",
+        needs_llvm: false,
+        vector_bytes: &[16],
+        lacks: "CPUs before x86-64-v2, names of CPUs but `native` and levels, wider vectors, prefetching, \
+                `--emit llvm`",
+        ..MISSING
+    }
+);
+
+/// What backends for x86-64 have in common, without code generation.
+const MISSING: Backend = Backend {
+    name: "",
+    about: "",
+    machines: "x86-64 Linux",
+    available: false,
+    needs_llvm: false,
+    vector_bytes: &[],
+    lacks: "",
     dtypes: DTYPES,
     scopes: SCOPES,
-    compile,
+    compile: |_, options| Err(missing(options)),
+    emit_text: |_, options, _| Err(missing(options)),
+    cpu_features: |options| Err(missing(options)),
 };
+
+fn missing(options: &CpuOptions) -> Error {
+    let name = options.backend;
+    let feature = if name == LLVM.name { "llvm" } else { name };
+    let there: Vec<&str> = crate::available().map(|b| b.name).chain(["reference"]).collect();
+    Error::new(format!("this build of aic has no backend `{name}`"))
+        .help(format!("build with `--features {feature}`, or use one of {}", there.join(", ")))
+}
 
 const DTYPES: &[DType] = &[
     DType::F64,

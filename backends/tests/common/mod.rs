@@ -1,13 +1,14 @@
 //! What the tests of code generators share: building small kernels and running them on arrays.
 #![allow(dead_code, clippy::unwrap_used)]
 
-use aic_backends::{CpuOptions, KernelFn, Library, compile};
+use aic_backends::{CpuOptions, KernelFn, Library, available, compile};
 use aic_ir::dim::{Dim, Range, Sym};
 use aic_ir::dtype::DType;
 use aic_ir::eval::KernelBuffer;
 use aic_ir::kernel::{Buffer, Expr, Kernel, Param, Scope, Stmt};
 use aic_ir::scalar::Scalar;
 use aic_ir::tensor::{read_scalar, write_scalar};
+use aic_ir::text::parse_kernel;
 use std::ffi::c_void;
 
 /// A buffer parameter.
@@ -70,27 +71,35 @@ pub fn alloc(name: &str, dtype: DType, len: i64, scope: Scope) -> Stmt {
     Stmt::Alloc(Buffer { name: sym(name), dtype, len: len.into(), scope })
 }
 
-/// Compiled kernels for this machine.
-pub fn build(kernels: &[Kernel]) -> Library {
-    Library::load(&compile(kernels, &CpuOptions::default()).unwrap()).unwrap()
+/// Compiled kernels.
+pub fn build(options: &CpuOptions, kernels: &[Kernel]) -> Library {
+    Library::load(&compile(kernels, options).unwrap()).unwrap()
 }
 
-/// Compiled kernels for some CPU.
-pub fn build_for(cpu: &str, kernels: &[Kernel]) -> Library {
-    let options = CpuOptions { cpu: cpu.into(), ..CpuOptions::default() };
-    Library::load(&compile(kernels, &options).unwrap()).unwrap()
+/// Every backend of this build, for this machine.
+pub fn backends() -> Vec<CpuOptions> {
+    available().map(|b| CpuOptions { backend: b.name, ..CpuOptions::default() }).collect()
 }
 
-/// The CPUs, of those that tests compile for, whose code this machine runs.
-pub fn cpus() -> Vec<&'static str> {
-    let mut cpus = vec!["native", "x86-64"];
-    if std::is_x86_feature_detected!("avx2") && std::is_x86_feature_detected!("fma") {
-        cpus.push("x86-64-v3");
+/// Every backend of this build, for each CPU, of those that tests compile for, whose code this machine runs.
+pub fn targets() -> Vec<CpuOptions> {
+    let mut targets = Vec::new();
+    for b in backends() {
+        let mut cpus = vec!["native", if b.backend == "cranelift" { "x86-64-v2" } else { "x86-64" }];
+        if std::is_x86_feature_detected!("avx2") && std::is_x86_feature_detected!("fma") {
+            cpus.push("x86-64-v3");
+        }
+        if std::is_x86_feature_detected!("avx512bw") && std::is_x86_feature_detected!("avx512vl") {
+            cpus.push("x86-64-v4");
+        }
+        targets.extend(cpus.into_iter().map(|cpu| CpuOptions { cpu: cpu.into(), ..b.clone() }));
     }
-    if std::is_x86_feature_detected!("avx512bw") && std::is_x86_feature_detected!("avx512vl") {
-        cpus.push("x86-64-v4");
-    }
-    cpus
+    targets
+}
+
+/// How a failure names a target.
+pub fn name(options: &CpuOptions) -> String {
+    format!("{} for {}", options.backend, options.cpu)
 }
 
 /// Pseudo-random numbers, the same in every run.
@@ -260,8 +269,51 @@ pub fn call(f: KernelFn, arrays: &mut [&mut Array], symbols: &[i64], begin: i64,
     arrays.iter().for_each(|a| a.check_guard());
 }
 
-/// Compiles one kernel and calls it.
-pub fn run(k: &Kernel, arrays: &mut [&mut Array], symbols: &[i64]) {
-    let library = build(std::slice::from_ref(k));
-    call(library.get(&k.name).unwrap(), arrays, symbols, 0, 0);
+/// `c[m, n] = sum_k a[m, k] * b[k, n]` with a register tile of `mr` rows by `nr` vectors; `b` is packed in panels.
+pub fn matmul(mr: i64, nr: i64, lanes: i64, m: i64, n: i64, k: i64) -> String {
+    let panel = nr * lanes;
+    format!(
+        "kernel @matmul(in a: f32[{}], in b: f32[{}], out c: f32[{}]) {{
+           parallel for io in 0..{} {{
+             for jo in 0..{} {{
+               alloc acc: f32[{}] register
+               unroll for r in 0..{mr} {{
+                 unroll for q in 0..{nr} {{
+                   acc[ramp({panel}*r+{lanes}*q, 1, {lanes})] = broadcast(f32(0.0), {lanes})
+                 }}
+               }}
+               for p in 0..{k} {{
+                 alloc row: f32[{panel}] register
+                 unroll for q in 0..{nr} {{
+                   row[ramp({lanes}*q, 1, {lanes})] = b[ramp({}*jo+{panel}*p+{lanes}*q, 1, {lanes})]
+                 }}
+                 unroll for r in 0..{mr} {{
+                   let s: f32 = a[{}*io+{k}*r+p]
+                   unroll for q in 0..{nr} {{
+                     acc[ramp({panel}*r+{lanes}*q, 1, {lanes})] = fma(broadcast(s, {lanes}), row[ramp({lanes}*q, 1, {lanes})], acc[ramp({panel}*r+{lanes}*q, 1, {lanes})])
+                   }}
+                 }}
+               }}
+               unroll for r in 0..{mr} {{
+                 unroll for q in 0..{nr} {{
+                   c[ramp({}*io+{n}*r+{panel}*jo+{lanes}*q, 1, {lanes})] = acc[ramp({panel}*r+{lanes}*q, 1, {lanes})]
+                 }}
+               }}
+             }}
+           }}
+         }}",
+        m * k,
+        k * n,
+        m * n,
+        m / mr,
+        n / panel,
+        mr * panel,
+        panel * k,
+        mr * k,
+        mr * n
+    )
+}
+
+pub fn parse(text: &str) -> Kernel {
+    parse_kernel(text).unwrap_or_else(|e| panic!("{e} in {text}"))
 }

@@ -1,5 +1,4 @@
-//! Whole kernels through LLVM, against the kernel interpreter: loops, blocks, buffers, addresses, masks, reductions.
-#![cfg(feature = "llvm")]
+//! Whole kernels through every backend, against the kernel interpreter: loops, blocks, buffers, addresses, masks, reductions.
 #![allow(clippy::unwrap_used)]
 
 mod common;
@@ -10,10 +9,6 @@ use aic_ir::kernel::*;
 use aic_ir::scalar::Scalar;
 use aic_ir::text::parse_kernel;
 use common::*;
-
-fn parse(text: &str) -> Kernel {
-    parse_kernel(text).unwrap_or_else(|e| panic!("{e} in {text}"))
-}
 
 /// Runs the kernel both ways on random arrays, and compares every array afterwards: equal, or, for floats that went
 /// through a reduction, within `tolerance` of the largest.
@@ -46,8 +41,8 @@ fn differential_on(
     let mut expect: Vec<KernelBuffer> = inputs.iter().map(Array::to_buffer).collect();
     interpret(&k, &mut expect, symbols).unwrap();
     let extent = k.parallel_extent().eval(&value).unwrap();
-    for cpu in cpus() {
-        let library = build_for(cpu, std::slice::from_ref(&k));
+    for target in targets() {
+        let library = build(&target, std::slice::from_ref(&k));
         let f = library.get(&k.name).unwrap();
         let mut found: Vec<Array> = inputs.iter().map(Array::copy).collect();
         let mut arrays: Vec<&mut Array> = found.iter_mut().collect();
@@ -55,7 +50,7 @@ fn differential_on(
         let slices = if parallel { vec![(0, extent / 3), (extent / 3, extent)] } else { vec![(0, 0)] };
         slices.into_iter().for_each(|(begin, end)| call(f, &mut arrays, symbols, begin, end));
         for (a, b) in expect.iter().zip(&found) {
-            compare(&format!("{cpu}: {}", k.name), &Array::from_buffer(a), b, tolerance);
+            compare(&format!("{}: {}", name(&target), k.name), &Array::from_buffer(a), b, tolerance);
         }
     }
 }
@@ -78,15 +73,17 @@ fn a_parallel_loop_runs_the_iterations_it_is_given() {
            }
          }",
     );
-    let library = build(&[k]);
-    let f = library.get("double").unwrap();
-    let (mut x, mut y) = (Array::f32((0..128).map(|i| i as f32)), Array::zeros(DType::F32, 128));
-    call(f, &mut [&mut x, &mut y], &[], 2, 4);
-    let expect = |i: usize| if (32..64).contains(&i) { 2.0 * i as f64 } else { 0.0 };
-    assert_eq!(y.floats(), (0..128).map(expect).collect::<Vec<_>>());
-    call(f, &mut [&mut x, &mut y], &[], 5, 5);
-    call(f, &mut [&mut x, &mut y], &[], 7, 3);
-    assert_eq!(y.floats(), (0..128).map(expect).collect::<Vec<_>>());
+    for target in backends() {
+        let library = build(&target, std::slice::from_ref(&k));
+        let f = library.get("double").unwrap();
+        let (mut x, mut y) = (Array::f32((0..128).map(|i| i as f32)), Array::zeros(DType::F32, 128));
+        call(f, &mut [&mut x, &mut y], &[], 2, 4);
+        let expect = |i: usize| if (32..64).contains(&i) { 2.0 * i as f64 } else { 0.0 };
+        assert_eq!(y.floats(), (0..128).map(expect).collect::<Vec<_>>());
+        call(f, &mut [&mut x, &mut y], &[], 5, 5);
+        call(f, &mut [&mut x, &mut y], &[], 7, 3);
+        assert_eq!(y.floats(), (0..128).map(expect).collect::<Vec<_>>());
+    }
 }
 
 #[test]
@@ -148,29 +145,12 @@ fn spread_loads_end_at_the_last_lane() {
 }
 
 #[test]
-fn known_comparisons_are_folded() {
-    let asm = |text: &str| emit_text(&[parse(text)], &CpuOptions::default(), TextKind::LlvmIr).unwrap();
-    let kernel = |limit: &str, extent: i64| {
-        asm(&format!(
-            "kernel @tail(in x: f32[64], out y: f32[64]; n: 1..=64) {{
-               for i in 0..{extent} {{
-                 y[ramp(8*i, 1, 8)] = x[ramp(8*i, 1, 8) if and(ge(ramp(8*i, 1, 8), broadcast(0, 8)), lt(ramp(8*i, 1, 8), broadcast({limit}, 8)))]
-               }}
-             }}"
-        ))
-    };
-    assert!(!kernel("64", 8).contains("icmp slt <8 x i32>"));
-    assert!(kernel("63", 8).contains("icmp slt <8 x i32>"));
-    assert!(kernel("n", 8).contains("icmp slt <8 x i32>"));
-    assert!(!kernel("64", 8).contains("icmp sge"));
-}
-
-#[test]
 fn every_level_gives_the_same() {
     let text = matmul(6, 2, 8, 12, 32, 9);
-    let results: Vec<Vec<f64>> = (0..4)
-        .map(|opt_level| {
-            let options = CpuOptions { opt_level, ..CpuOptions::default() };
+    let levels = backends().into_iter().flat_map(|b| (0..4).map(move |opt_level| (b.clone(), opt_level)));
+    let results: Vec<Vec<f64>> = levels
+        .map(|(backend, opt_level)| {
+            let options = CpuOptions { opt_level, ..backend };
             let library = Library::load(&compile(&[parse(&text)], &options).unwrap()).unwrap();
             let mut random = Random(1);
             let mut a = Array::f32((0..108).map(|_| random.unit() as f32));
@@ -181,48 +161,6 @@ fn every_level_gives_the_same() {
         })
         .collect();
     assert!(results.iter().all(|r| *r == results[0] && r[0] != 0.0));
-}
-
-/// What objects leave to be found at run time is libc's and libm's.
-#[test]
-fn only_the_c_library_is_called() {
-    let mut body = String::new();
-    let unary = "sqrt exp log sin cos tan asin acos atan sinh cosh tanh asinh acosh atanh erf sigmoid softplus floor \
-                 ceil round trunc";
-    for f in unary.split_whitespace() {
-        body +=
-            &format!("x[0] = {f}(x[0])\n d[0] = {f}(d[0])\n x[ramp(0, 1, 16)] = {f}(x[ramp(0, 1, 16)])\n");
-    }
-    for f in ["pow", "rem", "mod", "fma"] {
-        let third = if f == "fma" { ", x[2]" } else { "" };
-        body +=
-            &format!("x[0] = {f}(x[0], x[1]{third})\n d[0] = {f}(d[0], d[1]{})\n", third.replace('x', "d"));
-    }
-    for (a, t) in [("x", "f32"), ("d", "f64"), ("h", "f16"), ("b", "bf16"), ("i", "i64"), ("u", "u64")] {
-        for (c, s) in [("x", "f32"), ("d", "f64"), ("h", "f16"), ("b", "bf16"), ("i", "i64"), ("u", "u64")] {
-            if s != t {
-                body += &format!(
-                    "{a}[0] = cast({t}, {c}[0])\n {a}[ramp(0, 1, 8)] = cast({t}, {c}[ramp(0, 1, 8)])\n"
-                );
-            }
-        }
-    }
-    body += "i[0] = pow(i[0], i[1])\n u[0] = div(u[0], u[1])\n copy x[0; 4] from x[n; 4] size [n, n]\n";
-    let text = format!(
-        "kernel @all(inout x: f32[99], inout d: f64[99], inout h: f16[99], inout b: bf16[99], inout i: i64[99], inout u: u64[99]; n: 1..=3) {{ {body} }}"
-    )
-    .replace("inout", "out");
-    let known = "expf exp logf log sinf sin cosf cos tanf tan asinf asin acosf acos atanf atan sinhf sinh coshf cosh \
-                 tanhf tanh asinhf asinh acoshf acosh atanhf atanh erff erf log1pf log1p powf pow fmodf fmod floorf \
-                 floor ceilf ceil roundevenf roundeven truncf trunc fmaf fma memcpy";
-    for cpu in ["x86-64", "x86-64-v2", "x86-64-v3", "x86-64-v4", "sapphirerapids"] {
-        let options = CpuOptions { cpu: cpu.into(), ..CpuOptions::default() };
-        let asm = emit_text(&[parse(&text)], &options, TextKind::Asm).unwrap();
-        assert!(asm.contains("@PLT"));
-        for called in asm.split_whitespace().filter_map(|w| w.strip_suffix("@PLT")) {
-            assert!(known.split_whitespace().any(|k| k == called), "{cpu}: {called}");
-        }
-    }
 }
 
 #[test]
@@ -405,90 +343,23 @@ fn prefetching_changes_nothing() {
     );
 }
 
-/// `c[m, n] = sum_k a[m, k] * b[k, n]` with a register tile of `mr` rows by `nr` vectors; `b` is packed in panels.
-fn matmul(mr: i64, nr: i64, lanes: i64, m: i64, n: i64, k: i64) -> String {
-    let panel = nr * lanes;
-    format!(
-        "kernel @matmul(in a: f32[{}], in b: f32[{}], out c: f32[{}]) {{
-           parallel for io in 0..{} {{
-             for jo in 0..{} {{
-               alloc acc: f32[{}] register
-               unroll for r in 0..{mr} {{
-                 unroll for q in 0..{nr} {{
-                   acc[ramp({panel}*r+{lanes}*q, 1, {lanes})] = broadcast(f32(0.0), {lanes})
-                 }}
-               }}
-               for p in 0..{k} {{
-                 alloc row: f32[{panel}] register
-                 unroll for q in 0..{nr} {{
-                   row[ramp({lanes}*q, 1, {lanes})] = b[ramp({}*jo+{panel}*p+{lanes}*q, 1, {lanes})]
-                 }}
-                 unroll for r in 0..{mr} {{
-                   let s: f32 = a[{}*io+{k}*r+p]
-                   unroll for q in 0..{nr} {{
-                     acc[ramp({panel}*r+{lanes}*q, 1, {lanes})] = fma(broadcast(s, {lanes}), row[ramp({lanes}*q, 1, {lanes})], acc[ramp({panel}*r+{lanes}*q, 1, {lanes})])
-                   }}
-                 }}
-               }}
-               unroll for r in 0..{mr} {{
-                 unroll for q in 0..{nr} {{
-                   c[ramp({}*io+{n}*r+{panel}*jo+{lanes}*q, 1, {lanes})] = acc[ramp({panel}*r+{lanes}*q, 1, {lanes})]
-                 }}
-               }}
-             }}
-           }}
-         }}",
-        m * k,
-        k * n,
-        m * n,
-        m / mr,
-        n / panel,
-        mr * panel,
-        panel * k,
-        mr * k,
-        mr * n
-    )
-}
-
 #[test]
 fn a_register_tile_is_right() {
     differential(&matmul(6, 2, 16, 18, 64, 37), &[], 1e-6);
     differential(&matmul(4, 3, 8, 8, 48, 10), &[], 1e-6);
 }
 
-/// The instructions of the innermost loop: from the block with the most fused multiply-adds.
-fn hottest_block(asm: &str) -> Vec<&str> {
-    let blocks = asm.split_inclusive(":\n").flat_map(|b| b.split(".LBB"));
-    let fmas = |b: &&str| b.lines().filter(|l| l.contains("vfmadd")).count();
-    blocks.max_by_key(fmas).unwrap_or("").lines().collect()
-}
-
-#[test]
-fn a_register_tile_is_in_registers() {
-    let options = |cpu: &str| CpuOptions { cpu: cpu.into(), ..CpuOptions::default() };
-    for (cpu, register, text, fmas) in [
-        ("x86-64-v4", "%zmm", matmul(6, 2, 16, 126, 768, 768), 12),
-        ("x86-64-v4", "%zmm", matmul(14, 2, 16, 126, 768, 768), 28),
-        ("x86-64-v3", "%ymm", matmul(6, 2, 8, 126, 768, 768), 12),
-    ] {
-        let asm = emit_text(&[parse(&text)], &options(cpu), TextKind::Asm).unwrap();
-        let block = hottest_block(&asm);
-        let found = block.iter().filter(|l| l.contains("vfmadd") && l.contains(register)).count();
-        assert_eq!(found, fmas, "{cpu}: {block:#?}");
-        let spills = block.iter().filter(|l| l.contains("(%rsp)") || l.contains("(%rbp)")).count();
-        assert_eq!(spills, 0, "{cpu}: {block:#?}");
-    }
-}
-
 /// Run with `--ignored --nocapture`, in a release build or not: it times generated code only.
 #[test]
 #[ignore = "a measurement"]
 fn matmul_speed() {
-    let lanes = if cpus().contains(&"x86-64-v4") { 16 } else { 8 };
-    for (mr, nr) in [(6, 2), (14, 2), (8, 3)] {
+    for (target, (mr, nr)) in
+        backends().iter().flat_map(|b| [(6, 2), (14, 2), (8, 3), (4, 2)].map(|tile| (b, tile)))
+    {
+        let lanes = cpu_features(target).unwrap().vector_bytes as i64 / 4;
         let (m, n, k) = (168, 768, 768);
         let kernel = parse(&matmul(mr, nr, lanes, m, n, k));
-        let library = build(&[kernel]);
+        let library = build(target, &[kernel]);
         let f = library.get("matmul").unwrap();
         let mut a = Array::f32((0..m * k).map(|i| (i % 7) as f32));
         let mut b = Array::f32((0..k * n).map(|i| (i % 5) as f32));
@@ -499,7 +370,7 @@ fn matmul_speed() {
             start.elapsed().as_secs_f64()
         };
         let best = (0..300).map(|_| seconds(&mut a, &mut b, &mut c)).fold(f64::MAX, f64::min);
-        println!("tile {mr} x {nr}: {:.1} GFLOP/s", 2.0 * (m * n * k) as f64 / best / 1e9);
+        println!("{}, tile {mr} x {nr}: {:.1} GFLOP/s", name(target), 2.0 * (m * n * k) as f64 / best / 1e9);
     }
 }
 
@@ -534,22 +405,24 @@ fn what_cannot_be_compiled_is_named() {
         let text =
             format!("kernel @bad(in x: f32[64], out y: f32[64], out h: f16[4]; n: 1..=9) {{ {body} }}");
         let Ok(k) = parse_kernel(&text) else { continue };
-        let error = compile(&[k], &CpuOptions::default()).unwrap_err().message;
-        assert!(error.starts_with("kernel bad: ") && error.contains(message), "{body}: {error}");
+        for target in backends() {
+            let error = compile(std::slice::from_ref(&k), &target).unwrap_err().message;
+            assert!(error.starts_with("kernel bad: ") && error.contains(message), "{body}: {error}");
+        }
     }
     let k = parse("kernel @k() { }");
-    let error = |cpu: &str, triple: &str, kernels: &[Kernel]| {
-        let options = CpuOptions { cpu: cpu.into(), triple: triple.into(), ..CpuOptions::default() };
-        compile(kernels, &options).unwrap_err().message
-    };
-    assert!(
-        error("pentium", x86::TRIPLE, std::slice::from_ref(&k)).contains("no x86-64 CPU named `pentium`")
-    );
-    assert!(error("native", "riscv64-unknown-linux-gnu", std::slice::from_ref(&k)).contains("not supported"));
-    assert!(error("native", x86::TRIPLE, &[k.clone(), k]).contains("are named `k`"));
-    assert!(
-        error("native", x86::TRIPLE, &[parse("kernel @\"a b\"() { }")]).contains("not a name for a kernel")
-    );
+    for backend in backends() {
+        let error = |cpu: &str, triple: &str, kernels: &[Kernel]| {
+            let options = CpuOptions { cpu: cpu.into(), triple: triple.into(), ..backend.clone() };
+            compile(kernels, &options).unwrap_err().message
+        };
+        let one = std::slice::from_ref(&k);
+        assert!(error("pentium", x86::TRIPLE, one).contains("named `pentium`"));
+        assert!(error("native", "riscv64-unknown-linux-gnu", one).contains("not supported"));
+        assert!(error("native", x86::TRIPLE, &[k.clone(), k.clone()]).contains("are named `k`"));
+        let quoted = [parse("kernel @\"a b\"() { }")];
+        assert!(error("native", x86::TRIPLE, &quoted).contains("not a name for a kernel"));
+    }
 }
 
 #[test]
@@ -563,11 +436,13 @@ fn objects_do_not_depend_on_threads() {
             ))
         })
         .collect();
-    let with = |threads| compile(&kernels, &CpuOptions { threads, ..CpuOptions::default() }).unwrap();
-    assert!(with(1) == with(2) && with(2) == with(7));
-    let library = Library::load(&with(0)).unwrap();
-    assert!((0..13).all(|i| library.get(&format!("k{i}")).is_ok()));
-    assert!(library.get("k13").unwrap_err().message.contains("kernel k13"));
+    for backend in backends() {
+        let with = |threads| compile(&kernels, &CpuOptions { threads, ..backend.clone() }).unwrap();
+        assert!(with(1) == with(2) && with(2) == with(7));
+        let library = Library::load(&with(0)).unwrap();
+        assert!((0..13).all(|i| library.get(&format!("k{i}")).is_ok()));
+        assert!(library.get("k13").unwrap_err().message.contains("kernel k13"));
+    }
 }
 
 #[test]
@@ -575,40 +450,4 @@ fn broken_objects_are_errors() {
     let objects = [Object { bytes: b"no ELF file".to_vec() }];
     let library = Library::load(&objects);
     assert!(library.and_then(|l| l.get("k")).is_err());
-}
-
-#[test]
-fn an_older_cpu_gets_no_newer_instructions() {
-    let k = parse(&matmul(6, 2, 16, 12, 64, 8));
-    let asm = |cpu: &str| {
-        let options = CpuOptions { cpu: cpu.into(), ..CpuOptions::default() };
-        emit_text(std::slice::from_ref(&k), &options, TextKind::Asm).unwrap()
-    };
-    assert!(asm("x86-64-v4").contains("%zmm"));
-    assert!(asm("x86-64-v3").contains("%ymm") && !asm("x86-64-v3").contains("%zmm"));
-    assert!(asm("x86-64").contains("%xmm") && !asm("x86-64").contains("%ymm"));
-}
-
-#[test]
-fn cpus_have_their_features() {
-    let features =
-        |cpu: &str| cpu_features(&CpuOptions { cpu: cpu.into(), ..CpuOptions::default() }).unwrap();
-    let short = |cpu: &str| {
-        let f = features(cpu);
-        (f.vector_bytes, f.fma, f.f16c)
-    };
-    assert_eq!(short("x86-64"), (16, false, false));
-    assert_eq!(features("x86-64").names, [""; 0]);
-    assert_eq!(short("x86-64-v3"), (32, true, true));
-    let v3 = "sse3 ssse3 fma sse4.1 sse4.2 movbe popcnt avx f16c bmi avx2 bmi2 lzcnt";
-    assert_eq!(features("x86-64-v3").names.join(" "), v3);
-    assert_eq!(short("x86-64-v4"), (64, true, true));
-    assert_eq!(short("sandybridge"), (32, false, false));
-    assert!(
-        ["avx512fp16", "amx-tile", "avx512bf16"].iter().all(|n| features("sapphirerapids").names.contains(n))
-    );
-    let native = features("native").names;
-    assert_eq!(native.contains(&"avx2"), std::is_x86_feature_detected!("avx2"));
-    assert_eq!(native.contains(&"avx512vnni"), std::is_x86_feature_detected!("avx512vnni"));
-    assert_eq!(native.contains(&"avx512fp16"), std::is_x86_feature_detected!("avx512fp16"));
 }

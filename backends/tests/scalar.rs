@@ -1,8 +1,9 @@
-//! Every scalar function on every element type, in scalars and vectors, masked and not, against its definition.
-#![cfg(feature = "llvm")]
+//! Every scalar function on every element type, in scalars and vectors, masked and not, against its definition, by
+//! every backend.
 #![allow(clippy::unwrap_used)]
 
 mod common;
+use aic_backends::CpuOptions;
 use aic_ir::dtype::DType;
 use aic_ir::kernel::*;
 use aic_ir::scalar::{Scalar, ScalarFn, Signature};
@@ -93,14 +94,14 @@ fn check(f: ScalarFn, dtype: DType, args: &[Scalar], expect: Scalar, found: Scal
     Ok(())
 }
 
-fn check_all(cpu: &str, widths: &[u32]) {
+fn check_all(options: &CpuOptions, widths: &[u32]) {
     let cases = cases(widths);
     let kernels: Vec<Kernel> = cases
         .iter()
         .enumerate()
         .map(|(i, (f, types, n))| case_kernel(format!("k{i}"), *f, types, *n))
         .collect();
-    let library = build_for(cpu, &kernels);
+    let library = build(options, &kernels);
     let mut failures = Vec::new();
     for (i, (f, types, n)) in cases.iter().enumerate() {
         let mut random = Random(i as u64);
@@ -117,7 +118,7 @@ fn check_all(cpu: &str, widths: &[u32]) {
             let dtype = types[types.len() - 1];
             let expect = if m.get(k).as_bool() { f.eval(dtype, &args) } else { Scalar::one(result) };
             if let Err(e) = check(*f, dtype, &args, expect, y.get(k)) {
-                failures.push(format!("{cpu}, {n} lanes: {e}"));
+                failures.push(format!("{}, {n} lanes: {e}", name(options)));
             }
         }
     }
@@ -126,20 +127,14 @@ fn check_all(cpu: &str, widths: &[u32]) {
 }
 
 #[test]
-fn functions_are_as_defined_natively() {
-    check_all("native", &[1, 4, 8, 16]);
-}
-
-#[test]
-fn functions_are_as_defined_with_avx2() {
-    if cpus().contains(&"x86-64-v3") {
-        check_all("x86-64-v3", &[1, 8, 16]);
+fn functions_are_as_defined() {
+    for target in targets() {
+        match target.cpu.as_str() {
+            "native" => check_all(&target, &[1, 3, 4, 8, 16]),
+            "x86-64-v3" => check_all(&target, &[1, 8, 16]),
+            _ => check_all(&target, &[1, 16]),
+        }
     }
-}
-
-#[test]
-fn functions_are_as_defined_with_sse2() {
-    check_all("x86-64", &[1, 16]);
 }
 
 /// `y[i] = cast(x[i])`
@@ -157,7 +152,7 @@ fn casts_are_as_defined() {
     let mut cases = Vec::new();
     for &from in &types {
         for &to in &types {
-            cases.extend([1, 8, 16].map(|n| (from, to, n)));
+            cases.extend([1, 4, 8, 16].map(|n| (from, to, n)));
         }
     }
     let kernels: Vec<Kernel> = cases
@@ -166,10 +161,10 @@ fn casts_are_as_defined() {
         .map(|(i, (from, to, n))| cast_kernel(format!("k{i}"), *from, *to, *n))
         .collect();
     let mut failures = Vec::new();
-    for cpu in cpus() {
-        let library = build_for(cpu, &kernels);
+    for target in targets() {
+        let library = build(&target, &kernels);
         for (i, (from, to, n)) in cases.iter().enumerate() {
-            let mut random = Random(i as u64 / 3);
+            let mut random = Random(i as u64 / 4);
             let mut x = Array::new(*from, (0..N).map(|_| random.scalar(*from)));
             let mut y = Array::zeros(*to, N);
             call(library.get(&kernels[i].name).unwrap(), &mut [&mut x, &mut y], &[], 0, 0);
@@ -178,7 +173,8 @@ fn casts_are_as_defined() {
                 let both_nan = expect.as_f64().is_nan() && found.as_f64().is_nan();
                 if expect != found && !both_nan {
                     failures.push(format!(
-                        "{cpu}, {n} lanes, {from} to {to} of {:?}: expected {expect:?}, found {found:?}",
+                        "{}, {n} lanes, {from} to {to} of {:?}: expected {expect:?}, found {found:?}",
+                        name(&target),
                         x.get(k)
                     ));
                 }
@@ -207,15 +203,19 @@ fn half_precision_rounds_once() {
         let body = store("y", at(), Expr::Cast(dtype, load("x", at()).into()));
         let params = vec![param("x", other, 16 * n, false), param("y", dtype, 16 * n, true)];
         let k = kernel("k", params, vec![serial("i", n, vec![body])]);
-        for cpu in cpus() {
-            let library = build_for(cpu, std::slice::from_ref(&k));
+        for target in targets() {
+            let library = build(&target, std::slice::from_ref(&k));
             let mut x = Array::new(other, near[..16 * n as usize].iter().copied());
             let mut y = Array::zeros(dtype, 16 * n as usize);
             call(library.get("k").unwrap(), &mut [&mut x, &mut y], &[], 0, 0);
             for (i, v) in near[..16 * n as usize].iter().enumerate() {
                 let (expect, found) = (v.cast(dtype), y.get(i));
                 let both_nan = expect.as_f64().is_nan() && found.as_f64().is_nan();
-                assert!(expect == found || both_nan, "{cpu}: {v:?} to {dtype}: {expect:?}, found {found:?}");
+                assert!(
+                    expect == found || both_nan,
+                    "{}: {v:?} to {dtype}: {expect:?}, found {found:?}",
+                    name(&target)
+                );
             }
         }
     }
@@ -240,8 +240,8 @@ fn polynomials_are_accurate() {
         let body = store("y", at(), Expr::Call(f, vec![load("x", at())]));
         let params = vec![param("x", DType::F32, len, false), param("y", DType::F32, len, true)];
         let k = kernel("k", params, vec![serial("i", len / 16, vec![body])]);
-        for cpu in cpus() {
-            let library = build_for(cpu, std::slice::from_ref(&k));
+        for target in targets() {
+            let library = build(&target, std::slice::from_ref(&k));
             let mut random = Random(1);
             let mut value = |i: usize| match i % 8 {
                 0 => f32::from_bits(random.bits() as u32),
@@ -273,10 +273,11 @@ fn polynomials_are_accurate() {
                 }
             }
             let (error, x, expect, found) = worst;
-            println!("{cpu}: {} {error:.3}", f.keyword());
+            println!("{}: {} {error:.3}", name(&target), f.keyword());
             if error > limit {
                 failures.push(format!(
-                    "{cpu}: {}({x:e}): expected {expect:e}, found {found:e}: {error}",
+                    "{}: {}({x:e}): expected {expect:e}, found {found:e}: {error}",
+                    name(&target),
                     f.keyword()
                 ));
             }
