@@ -25,6 +25,7 @@ mod compile;
 #[cfg(any(feature = "llvm", feature = "cranelift"))]
 mod emit;
 mod library;
+pub mod mlir;
 pub mod x86;
 
 pub use library::Library;

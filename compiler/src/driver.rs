@@ -9,7 +9,7 @@ use crate::import::proto::{DataType, DimValue, Dimension, TensorType, TypeValue,
 use crate::io::{Kind, Parts, Port};
 use crate::session::{self, Kernels, Session};
 use crate::{graph_file, package, plan, reproducer};
-use aic_backends::{CpuOptions, Library};
+use aic_backends::{CpuOptions, Library, mlir};
 use aic_ir::dim::{Dim, Sym};
 use aic_ir::error::{Error, Result};
 use aic_ir::graph::{self, Graph};
@@ -19,7 +19,7 @@ use aic_ir::tensor::Tensor;
 use aic_ir::types::Type;
 use aic_ir::{bail, eval};
 use aic_passes::pipeline;
-use aic_passes::runner::{Numerics, RuleText};
+use aic_passes::runner::{self, Context, Numerics, RuleText};
 use std::collections::{BTreeSet, HashMap};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -324,6 +324,22 @@ pub fn lower(graph: Graph, options: &Options) -> Result<Program> {
     let passes = pipeline::passes(pipeline::level(options.level)?)?;
     let program = pipeline::compile_with(graph, &passes, &options.pipeline()?);
     program.map_err(|failure| reproducer::leave(*failure, &passes, options))
+}
+
+/// Optimises a graph for another compiler, which fuses by itself, and writes it as MLIR.
+///
+/// # Errors
+/// A pass fails, which leaves a [`reproducer`]; a node has no form in MLIR; this build has no MLIR.
+pub fn export(graph: Graph, options: &Options) -> Result<mlir::Module> {
+    let names: Vec<&str> =
+        pipeline::level(options.level)?.iter().copied().filter(|name| *name != "fuse").collect();
+    let passes = pipeline::passes(&names)?;
+    // The other compiler's target is not known here; costs are those of a plain CPU.
+    let pipeline = options.pipeline_for(Target::x86_avx2());
+    let mut cx = Context::new(&pipeline);
+    let graph = runner::run_watched(graph, &passes, &mut cx, pipeline.verified, &mut |_| {})
+        .map_err(|failure| reproducer::leave(*failure, &passes, options))?;
+    mlir::graph(&graph)
 }
 
 /// Writes a program as an artifact, and its header beside it.

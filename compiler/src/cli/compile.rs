@@ -9,6 +9,7 @@ use aic::import::onnx::ImportOptions;
 use aic::package::Kind;
 use aic_backends::{CpuOptions, TextKind, x86};
 use aic_ir::error::{Error, Result};
+use aic_ir::graph::Graph;
 use aic_ir::program::Program;
 use bytes::BufMut;
 use std::path::PathBuf;
@@ -33,14 +34,14 @@ pub struct Args {
     #[command(flatten)]
     model: ModelArgs,
     /// Where to write it; - is standard output, for texts
-    #[arg(short, long, value_name = "OUT")]
+    #[arg(short, long, value_name = "OUT", default_value = "-")]
     output: PathBuf,
     /// What to write; if not given, what the name of OUT says
     #[arg(long, value_enum)]
     emit: Option<Emit>,
-    /// The machine: x86, or a triple such as x86_64-unknown-linux-gnu
+    /// What for: x86, a triple such as x86_64-unknown-linux-gnu, or mlir, which is for other compilers
     #[arg(long, value_name = "TARGET", default_value = "x86", value_parser = parse_target)]
-    target: Triple,
+    target: Target,
     #[command(flatten)]
     cpu: CpuArgs,
     #[command(flatten)]
@@ -63,15 +64,27 @@ enum Emit {
     So,
 }
 
-fn parse_target(text: &str) -> std::result::Result<Triple, String> {
+/// What is compiled for.
+#[derive(Clone, Debug)]
+enum Target {
+    Cpu(Triple),
+    Mlir,
+}
+
+fn parse_target(text: &str) -> std::result::Result<Target, String> {
+    if text == "mlir" {
+        return Ok(Target::Mlir);
+    }
     let text = if text == "x86" { x86::TRIPLE } else { text };
     let triple = Triple::from_str(text).map_err(|error| error.to_string())?;
     let supported = triple.architecture == Architecture::X86_64
         && triple.operating_system == OperatingSystem::Linux
         && triple.binary_format == BinaryFormat::Elf;
     match supported {
-        true => Ok(triple),
-        false => Err(format!("there is no code generator for it; the targets are x86 and {}", x86::TRIPLE)),
+        true => Ok(Target::Cpu(triple)),
+        false => {
+            Err(format!("there is no code generator for it; the targets are x86, {} and mlir", x86::TRIPLE))
+        }
     }
 }
 
@@ -80,9 +93,10 @@ fn parse_target(text: &str) -> std::result::Result<Triple, String> {
 /// # Errors
 /// The model can't be compiled, or OUT can't be written.
 pub fn execute(args: &Args) -> Result<()> {
+    let Target::Cpu(triple) = &args.target else { return export(args) };
     let emit = emit(args)?;
     let source = args.model.load()?;
-    let cpu = CpuOptions { triple: args.target.to_string(), ..args.cpu.options() };
+    let cpu = CpuOptions { triple: triple.to_string(), ..args.cpu.options() };
     let _progress = Progress::start("compiling");
     let program = program(&source, args, &cpu)?;
     let text = match emit {
@@ -104,11 +118,34 @@ pub fn execute(args: &Args) -> Result<()> {
     }
 }
 
-fn program(source: &Source, args: &Args, cpu: &CpuOptions) -> Result<Program> {
+/// Writes MLIR.
+fn export(args: &Args) -> Result<()> {
+    if args.emit.is_some() {
+        return Err(Error::new("--target mlir emits MLIR and nothing else").help("leave --emit out"));
+    }
+    let source = args.model.load()?;
+    let progress = Progress::start("compiling");
+    let options = args.optimise.options(args.cpu.options())?;
+    let module = driver::export(import(&source, args)?, &options)?;
+    drop(progress);
+    match args.output.as_os_str() == "-" {
+        true => print::stdout_with(|out| module.write(out)),
+        false => file::write(&args.output, |file| {
+            // What can't be written is reported when the file is closed.
+            let _ = module.write(&mut file.writer());
+        }),
+    }
+}
+
+fn import(source: &Source, args: &Args) -> Result<Graph> {
     let options = ImportOptions { dims: args.model.dims()?, ..ImportOptions::default() };
     let imported = source.import(&options)?;
     imported.warnings.iter().for_each(|w| print::warning(w));
-    driver::lower(imported.graph, &args.optimise.options(cpu.clone())?)
+    Ok(imported.graph)
+}
+
+fn program(source: &Source, args: &Args, cpu: &CpuOptions) -> Result<Program> {
+    driver::lower(import(source, args)?, &args.optimise.options(cpu.clone())?)
 }
 
 /// What was asked for, or else what the name of the file says.

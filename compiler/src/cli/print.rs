@@ -13,9 +13,16 @@ use std::time::Duration;
 /// Standard output can't be written, for a reason other than that nobody reads it.
 pub fn stdout(text: &str) -> Result<()> {
     let end = if text.is_empty() || text.ends_with('\n') { "" } else { "\n" };
-    let mut out = io::stdout().lock();
-    let result = out.write_all(text.as_bytes()).and_then(|()| out.write_all(end.as_bytes()));
-    match result.and_then(|()| out.flush()) {
+    stdout_with(|out| out.write_all(text.as_bytes()).and_then(|()| out.write_all(end.as_bytes())))
+}
+
+/// Writes what `fill` writes to standard output.
+///
+/// # Errors
+/// As of [`stdout`].
+pub fn stdout_with(fill: impl FnOnce(&mut dyn io::Write) -> io::Result<()>) -> Result<()> {
+    let mut out = io::BufWriter::new(io::stdout().lock());
+    match fill(&mut out).and_then(|()| out.flush()) {
         Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
             Err(Error::new(format!("standard output: cannot be written: {error}")))
         }

@@ -48,7 +48,28 @@ fn check(path: &Path, bless: bool) -> Result<(), String> {
         Some("kernel") => kernel::check(&text, script.fails()),
         _ => Ok(()),
     };
-    let failures: Vec<String> =
-        [unasked, script::run(&script, path, &text, bless)].into_iter().filter_map(Result::err).collect();
+    let asked = match lacks(&text)? {
+        true => Ok(()),
+        false => script::run(&script, path, &text, bless),
+    };
+    let failures: Vec<String> = [unasked, asked].into_iter().filter_map(Result::err).collect();
     if failures.is_empty() { Ok(()) } else { Err(failures.join("\n")) }
+}
+
+/// Whether a `// REQUIRES:` line names a feature that this build doesn't have.
+fn lacks(text: &str) -> Result<bool, String> {
+    let has = [
+        ("llvm", cfg!(feature = "llvm")),
+        ("mlir", cfg!(feature = "mlir")),
+        ("cranelift", cfg!(feature = "cranelift")),
+    ];
+    let wanted = text.lines().filter_map(|l| l.strip_prefix("// REQUIRES:")).flat_map(str::split_whitespace);
+    let mut lacks = false;
+    for name in wanted {
+        let Some((_, has)) = has.iter().find(|(known, _)| *known == name) else {
+            return Err(format!("REQUIRES: there is no feature {name}"));
+        };
+        lacks |= !has;
+    }
+    Ok(lacks)
 }
