@@ -38,7 +38,7 @@ functions! {
     start_minus, start_at, one_of, unit_steps, gathered, sum_along, padded, axes_merged, axes_before,
     reduced, axes_before_perm, perm_of_rest, only, per_filter, grouped_filters, grouped_channels,
     filter_axes, per_output, as_column, as_row, row_for, first_two, points, window_pads, followed_by,
-    with_last, last_start, last_size, last_step, first_start, first_size, first_step, starts_before, sizes_before, steps_before, doubled,
+    with_last, last_axis, last_as_one, last_start, last_size, last_step, first_start, first_size, first_step, starts_before, sizes_before, steps_before, doubled,
 }
 
 /// The function with this name.
@@ -490,11 +490,23 @@ fn doubled(x: &[&Facts]) -> Option<Facts> {
     attr(dims)
 }
 
+/// `(@last_axis ?x)`: the list of the last axis.
+fn last_axis(x: &[&Facts]) -> Option<Facts> {
+    attr(vec![x.first()?.dims()?.len().checked_sub(1)?])
+}
+
 /// `(@with_last ?extents ?w)`: the last of the extents replaced by that of `?w`.
 fn with_last(x: &[&Facts]) -> Option<Facts> {
     let [list, w] = x else { return None };
     let mut dims = extents(list)?;
     *dims.last_mut()? = w.dims()?.last()?.clone();
+    attr(dims)
+}
+
+/// `(@last_as_one ?x)`: the extents with 1 as the last.
+fn last_as_one(x: &[&Facts]) -> Option<Facts> {
+    let mut dims = extents(x.first()?)?;
+    *dims.last_mut()? = 1.into();
     attr(dims)
 }
 
