@@ -183,14 +183,19 @@ impl Bounds {
 
     /// Proves `e >= 0`.
     pub fn is_nonnegative(&self, e: &Dim) -> bool {
-        let fuel = Fuel { steps: Cell::new(MAX_STEPS), depth: Cell::new(MAX_DEPTH) };
-        let follows = |f: &Dim| {
-            let by = common_multiple(e, f);
-            self.range(f).hi < 0
-                || self.prove(&(e.clone() - f.clone()), &fuel)
-                || by > 1 && self.prove(&(e.clone() - f.clone() * by.into()), &fuel)
+        let full = || Fuel { steps: Cell::new(MAX_STEPS), depth: Cell::new(MAX_DEPTH) };
+        let fuel = full();
+        // A fact from which a part of the expression follows may lead to a short proof, however long others are.
+        let follows = |f: &Dim| match common_multiple(e, f) {
+            _ if self.range(f).hi < 0 => true,
+            0 => self.prove(&(e.clone() - f.clone()), &fuel),
+            by => {
+                let fuel = full();
+                self.prove(&(e.clone() - f.clone() * by.into()), &fuel)
+                    || by > 1 && self.prove(&(e.clone() - f.clone()), &fuel)
+            }
         };
-        self.prove(e, &fuel) || self.facts.iter().any(follows)
+        self.prove(e, &fuel) || self.facts.iter().rev().any(follows)
     }
 
     /// Proves `0 <= e < len`.

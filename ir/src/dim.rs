@@ -5,6 +5,8 @@
 //! floor division, modulo, minimum and maximum. Equal normal forms are equal expressions, so `==` proves equality
 //! (not the reverse). Arithmetic on constants saturates: no input makes it panic.
 
+mod divisor;
+
 use std::cmp::Ordering;
 use std::collections::BTreeSet;
 use std::fmt;

@@ -5,6 +5,8 @@
 //!
 //! ```text
 //! contract lanes=16 mr=6 nr=4 kc=0
+//! contract lanes=1 mr=1 nr=1 kc=0 unit=mma_m16n8k16_f16 block=128x128x32*3 warp=64x32x32
+//! contract lanes=1 mr=1 nr=1 kc=0 unit=cube_f16 cores=20 l1=128x256x256*2 l0=128x256x64*2 ub=16x256x1
 //! staged lanes=1 mr=24 nr=1 kc=0 { contract lanes=16 mr=6 nr=4 kc=0; map lanes=16 mr=1 nr=1 kc=0 }
 //! ```
 
@@ -29,8 +31,50 @@ pub struct Schedule {
     pub kc: u32,
     /// Columns of the output for which a contraction copies the factor that it loads in vectors; 0 for no copy.
     pub panel: u32,
+    /// The matrix instruction of a contraction; empty for none.
+    pub unit: String,
+    /// Cores that share the tiles of the output, each taking one after the other; 0 for as many as there are tiles.
+    pub cores: u32,
+    /// Tiles in the memories of a GPU or NPU, the outermost first.
+    pub tiles: Vec<Tile>,
     /// How the stages of a staged kernel are evaluated, in their order.
     pub stages: Vec<Schedule>,
+}
+
+/// What is held in a memory, or worked on by a level of the hardware, at a time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Tile {
+    /// By what.
+    pub place: Place,
+    /// Rows and columns of the output, and elements of the contracted axis.
+    pub extent: [u32; 3],
+    /// Buffers used in turn: while one is worked on, the others are filled.
+    pub buffers: u32,
+}
+
+/// Where a tile is held.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Place {
+    /// A GPU block's shared memory.
+    Block,
+    /// A warp's registers.
+    Warp,
+    /// An NPU core's L1.
+    L1,
+    /// A cube unit's L0A, L0B and L0C.
+    L0,
+    /// A vector core's unified buffer.
+    Ub,
+}
+
+impl Place {
+    const ALL: [(Place, &'static str); 5] = [
+        (Place::Block, "block"),
+        (Place::Warp, "warp"),
+        (Place::L1, "l1"),
+        (Place::L0, "l0"),
+        (Place::Ub, "ub"),
+    ];
 }
 
 /// The shape of a loop nest.
@@ -64,7 +108,22 @@ impl Class {
 impl Schedule {
     /// Vectors of so many lanes, nothing unrolled.
     pub fn new(class: Class, lanes: u32) -> Schedule {
-        Schedule { class, lanes, mr: 1, nr: 1, kc: 0, panel: 0, stages: Vec::new() }
+        let (unit, tiles, stages) = (String::new(), Vec::new(), Vec::new());
+        Schedule { class, lanes, mr: 1, nr: 1, kc: 0, panel: 0, unit, cores: 0, tiles, stages }
+    }
+
+    /// The tile that is held there.
+    pub fn tile(&self, place: Place) -> Option<Tile> {
+        self.tiles.iter().find(|t| t.place == place).copied()
+    }
+}
+
+impl fmt::Display for Tile {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let name = Place::ALL.iter().find(|(p, _)| *p == self.place).map_or("", |(_, name)| name);
+        let [m, n, k] = self.extent;
+        write!(f, "{name}={m}x{n}x{k}")?;
+        if self.buffers > 1 { write!(f, "*{}", self.buffers) } else { Ok(()) }
     }
 }
 
@@ -77,11 +136,18 @@ impl fmt::Display for Class {
 
 impl fmt::Display for Schedule {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Schedule { class, lanes, mr, nr, kc, panel, stages } = self;
+        let Schedule { class, lanes, mr, nr, kc, panel, unit, cores, tiles, stages } = self;
         write!(f, "{class} lanes={lanes} mr={mr} nr={nr} kc={kc}")?;
         if *panel > 0 {
             write!(f, " panel={panel}")?;
         }
+        if !unit.is_empty() {
+            write!(f, " unit={unit}")?;
+        }
+        if *cores > 0 {
+            write!(f, " cores={cores}")?;
+        }
+        tiles.iter().try_for_each(|t| write!(f, " {t}"))?;
         if stages.is_empty() {
             return Ok(());
         }
@@ -113,6 +179,14 @@ impl FromStr for Schedule {
             let Some((key, value)) = word.split_once('=') else {
                 bail!("expected key=value, found {word:?}")
             };
+            if key == "unit" {
+                s.unit = value.to_owned();
+                continue;
+            }
+            if let Some((place, _)) = Place::ALL.iter().find(|(_, name)| *name == key) {
+                s.tiles.push(tile(*place, value)?);
+                continue;
+            }
             let Ok(value) = value.parse() else { bail!("{key}: expected a number, found {value:?}") };
             match key {
                 "lanes" => s.lanes = value,
@@ -120,10 +194,21 @@ impl FromStr for Schedule {
                 "nr" => s.nr = value,
                 "kc" => s.kc = value,
                 "panel" => s.panel = value,
+                "cores" => s.cores = value,
                 _ => bail!("unknown schedule parameter {key:?}"),
             }
         }
         Ok(s)
+    }
+}
+
+/// `128x256x64*2`
+fn tile(place: Place, text: &str) -> Result<Tile> {
+    let (extent, buffers) = text.split_once('*').unwrap_or((text, "1"));
+    let extent: Option<Vec<u32>> = extent.split('x').map(|n| n.parse().ok()).collect();
+    match (extent.and_then(|e| <[u32; 3]>::try_from(e).ok()), buffers.parse()) {
+        (Some(extent), Ok(buffers)) => Ok(Tile { place, extent, buffers }),
+        _ => bail!("expected a tile such as 128x256x64*2, found {text:?}"),
     }
 }
 
@@ -136,11 +221,25 @@ mod tests {
         let contract = Schedule { mr: 6, nr: 4, ..Schedule::new(Class::Contract, 16) };
         let stages = vec![contract.clone(), Schedule::new(Class::Map, 8)];
         let staged = Schedule { mr: 24, stages, ..Schedule::new(Class::Staged, 1) };
-        for s in [contract, staged] {
+        let tile = |place, extent, buffers| Tile { place, extent, buffers };
+        let tiles = vec![tile(Place::Block, [128, 64, 32], 3), tile(Place::Warp, [64, 32, 32], 1)];
+        let gpu = Schedule { unit: "mma_m16n8k16_f16".into(), tiles, ..Schedule::new(Class::Contract, 1) };
+        assert!(gpu.to_string().ends_with("unit=mma_m16n8k16_f16 block=128x64x32*3 warp=64x32x32"));
+        let tiles = vec![tile(Place::L1, [128, 256, 256], 2), tile(Place::L0, [128, 256, 64], 2)];
+        let npu = Schedule { cores: 20, tiles, ..Schedule::new(Class::Contract, 1) };
+        for s in [contract, staged, gpu, npu] {
             assert_eq!(s.to_string().parse(), Ok(s));
         }
-        for wrong in ["spiral", "map lanes", "map lanes=x", "map depth=3", "staged mr=2 { map", "staged { }"]
-        {
+        for wrong in [
+            "spiral",
+            "map lanes",
+            "map lanes=x",
+            "map depth=3",
+            "map l1=3x4",
+            "map l1=3x4x5*x",
+            "staged mr=2 { map",
+            "staged { }",
+        ] {
             assert!(wrong.parse::<Schedule>().is_err(), "{wrong}");
         }
     }

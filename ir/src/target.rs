@@ -10,7 +10,7 @@ mod npu;
 mod print;
 mod x86;
 
-pub use matrix::{Extents, MatrixUnit};
+pub use matrix::{Extents, Fractal, MatrixUnit};
 
 use crate::dtype::DType;
 use crate::kernel::{LoopKind, Scope};
@@ -94,6 +94,8 @@ pub struct Move {
     pub sizes: Vec<u32>,
     /// Rows have a multiple of so many elements; 1 for any number.
     pub columns: u32,
+    /// Bytes of the elements whose rows it may make columns.
+    pub transposes: Vec<u32>,
     /// Element types that it converts, from and to.
     pub converts: Vec<(DType, DType)>,
     /// Bytes per second, of one core or block.
@@ -137,6 +139,11 @@ impl Target {
     /// Every target.
     pub fn all() -> impl Iterator<Item = Target> {
         Target::NAMES.into_iter().filter_map(Target::named)
+    }
+
+    /// Whether its kernels are sliced over threads by their caller.
+    pub fn is_cpu(&self) -> bool {
+        self.level(LoopKind::Parallel).is_some()
     }
 
     /// Lanes of a vector of elements of this many bytes.

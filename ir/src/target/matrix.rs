@@ -17,6 +17,8 @@ pub struct MatrixUnit {
     pub dtypes: [DType; 3],
     /// Memories that `c`, `a` and `b` may be in.
     pub scopes: [Vec<Scope>; 3],
+    /// The blocks that `c`, `a` and `b` are laid out in, where these are given.
+    pub fractals: Option<[Fractal; 3]>,
     /// Significant bits of the factors that count, the implicit one included.
     pub precision: u32,
     /// Threads that execute it together.
@@ -34,6 +36,15 @@ pub struct Extents {
     pub step: u32,
     /// The largest extent.
     pub most: u32,
+}
+
+/// A block of an operand in memory: its rows and columns, and the steps from row to row and column to column in it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Fractal {
+    /// Rows and columns.
+    pub block: [u32; 2],
+    /// Elements from row to row, and from column to column.
+    pub step: [u32; 2],
 }
 
 impl Extents {

@@ -3,7 +3,7 @@
 //! Numbers of the 910B3: capacities and core counts are those of the vendor's platform file, alignments those of the
 //! Ascend C guide's general notes, bandwidths of moves those of the published cycle model of its cores (GiB/s).
 
-use super::{Extents, Limits, MatrixUnit, MemoryLevel, Move, ParallelLevel, Space, Target};
+use super::{Extents, Fractal, Limits, MatrixUnit, MemoryLevel, Move, ParallelLevel, Space, Target};
 use crate::dtype::DType;
 use crate::kernel::{Level, LoopKind, Scope};
 
@@ -63,6 +63,7 @@ fn moves() -> Vec<Move> {
         alignment,
         sizes: Vec::new(),
         columns: 1,
+        transposes: Vec::new(),
         converts: Vec::new(),
         bandwidth: gib * GIB,
     };
@@ -78,8 +79,8 @@ fn moves() -> Vec<Move> {
         step(Scope::Global, Scope::L1, [1, 32], 135.0),
         step(Scope::Workspace, Scope::L1, [1, 32], 135.0),
         // Whole fractals of 512 bytes.
-        step(Scope::L1, Scope::L0A, [32, 512], 441.0),
-        step(Scope::L1, Scope::L0B, [32, 512], 220.5),
+        Move { transposes: vec![2], ..step(Scope::L1, Scope::L0A, [32, 512], 441.0) },
+        Move { transposes: vec![2], ..step(Scope::L1, Scope::L0B, [32, 512], 220.5) },
         fixpipe(Scope::Global),
         fixpipe(Scope::Workspace),
         Move { converts: narrow(), ..step(Scope::L0C, Scope::L1, [64, 32], 128.0) },
@@ -104,6 +105,12 @@ fn cube_units() -> Vec<MatrixUnit> {
             extents: [of(16), of(16), of(k)],
             dtypes: [c, ab, ab],
             scopes: [vec![Scope::L0C], vec![Scope::L0A], vec![Scope::L0B]],
+            // Those that the vendor calls NZ, ZZ and ZN.
+            fractals: Some([
+                Fractal { block: [16, 16], step: [16, 1] },
+                Fractal { block: [16, k], step: [k, 1] },
+                Fractal { block: [k, 16], step: [1, k] },
+            ]),
             precision,
             threads: 1,
             is_async: false,

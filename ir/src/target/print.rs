@@ -86,6 +86,9 @@ impl Display for Move {
         if self.columns > 1 {
             write!(f, ", multiples of {} columns", self.columns)?;
         }
+        for size in &self.transposes {
+            write!(f, ", transposes elements of {size} bytes")?;
+        }
         for (k, (from, to)) in self.converts.iter().enumerate() {
             write!(f, "{}{from} to {to}", if k == 0 { ", converts " } else { ", " })?;
         }

@@ -270,7 +270,7 @@ impl Checker {
 }
 
 /// The statement's first line.
-fn summary(s: &Stmt) -> String {
+pub(super) fn summary(s: &Stmt) -> String {
     let header = match s {
         Stmt::For { var, begin, end, kind, .. } => Stmt::For {
             var: var.clone(),
@@ -287,7 +287,7 @@ fn summary(s: &Stmt) -> String {
     text.lines().next().unwrap_or_default().trim_end_matches(" {").to_string()
 }
 
-fn visit(stmts: &[Stmt], f: &mut dyn FnMut(&Stmt)) {
+pub(super) fn visit(stmts: &[Stmt], f: &mut dyn FnMut(&Stmt)) {
     for s in stmts {
         f(s);
         match s {

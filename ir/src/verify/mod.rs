@@ -6,12 +6,16 @@ mod compute;
 mod graph;
 mod index;
 mod kernel;
+mod machine;
 
 pub use compute::compute;
 pub use graph::graph;
 pub use kernel::kernel;
+pub use machine::machine;
 
 use crate::error::{Error, Result};
+use crate::kernel::Kernel;
+use crate::target::Target;
 
 /// An error that lists the violations, if there are any; `what` says of what.
 pub fn report(what: &str, violations: &[String]) -> Result<()> {
@@ -19,4 +23,10 @@ pub fn report(what: &str, violations: &[String]) -> Result<()> {
         true => Ok(()),
         false => Err(Error::new(format!("{what} does not verify:\n  {}", violations.join("\n  ")))),
     }
+}
+
+/// Checks a kernel, and that a target has what it uses: [`kernel`] and [`machine`].
+pub fn kernel_for(k: &Kernel, target: &Target) -> Vec<String> {
+    let found = kernel(k);
+    if found.is_empty() { machine(k, target) } else { found }
 }

@@ -4,6 +4,10 @@
 //! (`m`: it moves the factor that is broadcast); the rest are outer loops. Partial tiles at the end of `n` carry masks,
 //! those at the end of `m` are a second, smaller tile.
 
+pub mod gpu;
+pub mod npu;
+mod product;
+
 use super::emit::{Emitter, Value, lane};
 use super::nest::{Flat, Nest};
 use super::reduce::{as_loops, finish, lanes_at, nested, read, register};

@@ -25,8 +25,8 @@ use aic_ir::bail;
 use aic_ir::compute::{Compute, ReduceOp};
 use aic_ir::dim::{Dim, Range, Sym};
 use aic_ir::error::Result;
-use aic_ir::kernel::{Buffer, Expr, Kernel, LoopKind, Param, Stmt};
-use aic_ir::schedule::{Class, Schedule};
+use aic_ir::kernel::{Buffer, Expr, Kernel, Level, LoopKind, Param, Stmt};
+use aic_ir::schedule::{Class, Place, Schedule};
 use aic_ir::target::Target;
 use std::collections::BTreeSet;
 
@@ -36,9 +36,14 @@ use std::collections::BTreeSet;
 /// Where it can't be one kernel.
 pub fn kernel(name: &str, c: &Compute, target: &Target) -> Result<(Schedule, Kernel)> {
     if let Ok(nest) = Nest::new(c) {
-        let schedule = choose(&nest, target);
+        let Some(schedule) = choose_for(&nest, target) else {
+            bail!("{} has no schedule for this loop nest", target.name)
+        };
         let kernel = apply(name, &nest, &schedule);
         return Ok((schedule, kernel));
+    }
+    if !target.is_cpu() {
+        bail!("{} has no schedule for {} stages", target.name, c.stages.len())
     }
     let group = Group::new(c);
     let Some(schedule) = staged::choose(&group, target) else {
@@ -48,10 +53,21 @@ pub fn kernel(name: &str, c: &Compute, target: &Target) -> Result<(Schedule, Ker
     Ok((schedule, kernel))
 }
 
+/// The schedule of a nest on any target; `None` where there is none yet.
+pub fn choose_for(nest: &Nest, target: &Target) -> Option<Schedule> {
+    if target.level(LoopKind::Bind(Level::Warp)).is_some() {
+        contract::gpu::choose(nest, target)
+    } else if target.level(LoopKind::Bind(Level::Core)).is_some() {
+        contract::npu::choose(nest, target)
+    } else {
+        target.is_cpu().then(|| choose(nest, target))
+    }
+}
+
 /// The largest distance of elements whose vectors are shuffled together from contiguous ones.
 const SHUFFLED: i64 = 4;
 
-/// The first schedule: a choice by the shape of the nest.
+/// The first schedule on a CPU: a choice by the shape of the nest.
 pub fn choose(nest: &Nest, target: &Target) -> Schedule {
     // The lanes of a reduction decide about its bits, so that nothing fused to it may change them.
     let widest = if nest.reduction.is_some() { nest.acc.size() } else { nest.widest() };
@@ -94,7 +110,7 @@ pub fn choose(nest: &Nest, target: &Target) -> Schedule {
     Schedule::new(Class::ReduceOuter, if vectorizable { fit(lanes, extent) } else { 1 })
 }
 
-/// The kernel that evaluates a nest by a schedule that [`choose`] could have given for it.
+/// The kernel that evaluates a nest by a schedule that [`choose_for`] could have given for it.
 pub fn apply(name: &str, nest: &Nest, schedule: &Schedule) -> Kernel {
     let body = body(nest, schedule, &mut Frame::kernel());
     let param = |buffer: &Buffer, writable| Param { buffer: buffer.clone(), writable };
@@ -108,6 +124,8 @@ pub fn apply(name: &str, nest: &Nest, schedule: &Schedule) -> Kernel {
 fn body(nest: &Nest, schedule: &Schedule, frame: &mut Frame) -> Vec<Stmt> {
     match schedule.class {
         _ if nest.axes.iter().any(|a| a.extent.is(0)) => Vec::new(),
+        _ if schedule.tile(Place::Block).is_some() => contract::gpu::body(nest, schedule, frame),
+        _ if schedule.tile(Place::L1).is_some() => contract::npu::body(nest, schedule, frame),
         Class::Map => map::body(nest, schedule, frame),
         Class::ReduceInner => reduce::inner(nest, schedule, frame),
         Class::Contract if schedule.panel > 0 => panel::body(nest, schedule, frame),

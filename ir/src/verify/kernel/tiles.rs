@@ -100,16 +100,34 @@ impl Checker {
             return;
         }
         let scope = self.enter();
-        let vars = [Sym::new("row of tile"), Sym::new("column of tile")];
-        let mut at = first;
-        for ((var, extent), steps) in vars.iter().zip(extent).zip(&steps) {
-            // An element is asked about, so that there is one: all that the extent is the least of are positive.
-            least(extent, &mut |part| self.values.bounds.assume(&(part.clone() - 1.into())));
-            self.values.bounds.loop_var(var, &0.into(), extent);
-            at = at + steps.at(&Dim::sym(var));
+        // An element is asked about, so that there is one: all that the extents are the least of are positive.
+        for part in extent.iter().flat_map(least) {
+            self.values.bounds.assume(&(part - 1.into()));
         }
-        self.access_at(&tile.buffer, &at.clone(), &at, false);
+        if !self.corners_are_within(tile, &first, &steps, extent) {
+            let vars = [Sym::new("row of tile"), Sym::new("column of tile")];
+            let mut at = first;
+            for ((var, extent), steps) in vars.iter().zip(extent).zip(&steps) {
+                self.values.bounds.loop_var(var, &0.into(), extent);
+                at = at + steps.at(&Dim::sym(var));
+            }
+            self.access_at(&tile.buffer, &at.clone(), &at, false);
+        }
         self.leave(scope);
+    }
+
+    /// Whether the first element and the last one of a tile are proved to lie within the buffer, and all others between.
+    fn corners_are_within(&self, tile: &Tile, first: &Dim, steps: &[Steps; 2], extent: &[Dim; 2]) -> bool {
+        let Some(Entity::Array { len, scope, .. }) = self.get(&tile.buffer) else { return false };
+        let bounds = &self.values.bounds;
+        let rises = |s: &Steps| s.block.is_none() && bounds.is_nonnegative(&s.step);
+        if *scope == Scope::Register || !steps.iter().all(rises) || !bounds.is_nonnegative(first) {
+            return false;
+        }
+        let last = |k: usize, n: &Dim| (n.clone() - 1.into()) * steps[k].step.clone();
+        let [rows, columns] = [0, 1].map(|k| least(&extent[k]));
+        rows.iter()
+            .any(|r| columns.iter().any(|c| bounds.is_below(&(first.clone() + last(0, r) + last(1, c)), len)))
     }
 
     fn fragment(&mut self, tile: &Tile, intrinsic: &str, operand: Operand, extent: &[Dim; 2]) {
@@ -145,14 +163,11 @@ impl Checker {
     }
 }
 
-/// The expressions that a minimum is the least of.
-fn least(d: &Dim, f: &mut dyn FnMut(&Dim)) {
+/// The expressions that a minimum is the least of; the expression itself if it is none.
+fn least(d: &Dim) -> Vec<Dim> {
     let mut terms = d.terms();
-    if let (Some((1, [Atom::Min(a, b)])), None) = (terms.next(), terms.next())
-        && d.constant() == 0
-    {
-        least(a, f);
-        least(b, f);
+    match (terms.next(), terms.next()) {
+        (Some((1, [Atom::Min(a, b)])), None) if d.constant() == 0 => [least(a), least(b)].concat(),
+        _ => vec![d.clone()],
     }
-    f(d);
 }

@@ -1,0 +1,155 @@
+//! Products of matrices, with what is done to their results, on a CPU, a GPU with tensor cores and an NPU: kernels that
+//! the machine has all for, and equal results.
+
+#![allow(clippy::unwrap_used)]
+
+#[allow(dead_code)]
+mod common;
+
+use aic_ir::compose::compose;
+use aic_ir::graph::Graph;
+use aic_ir::kernel::Kernel;
+use aic_ir::op::{Operand, Rng, Values};
+use aic_ir::target::Target;
+use aic_ir::tensor::Tensor;
+use aic_ir::text::{parse_graph, parse_kernel};
+use aic_ir::{eval, verify};
+use aic_passes::schedule;
+
+/// Runs a kernel on tensors.
+fn run(k: &Kernel, x: &[Tensor], y: &Tensor, symbols: &[i64]) -> aic_ir::error::Result<Tensor> {
+    let mut buffers: Vec<eval::KernelBuffer> = x.iter().map(eval::KernelBuffer::from_tensor).collect();
+    buffers.push(eval::KernelBuffer::poisoned(y.dtype(), y.len()));
+    eval::kernel(k, &mut buffers, symbols)?;
+    buffers.last().unwrap().to_tensor(y.shape().to_vec())
+}
+
+fn inputs(g: &Graph, seed: u64) -> Vec<Tensor> {
+    let mut rng = Rng::new(seed);
+    let of = |p: &aic_ir::graph::Port| {
+        let ty = g.ty(p.value);
+        let shape = ty.dims.iter().map(|d| d.as_const().unwrap() as usize).collect();
+        // Integers, whose products and sums have no rounding errors in any order.
+        Operand { dtype: ty.dtype, shape, values: Values::Between(-3, 4) }
+    };
+    g.inputs.iter().map(|p| rng.tensor(&of(p)).unwrap()).collect()
+}
+
+const ALL: [&str; 4] = ["x86-64-v4", "sm_80", "sm_90a", "910B3"];
+
+/// Checks a graph that is one product on machines; `schedules` are tried besides those chosen.
+fn check_on(targets: &[&str], text: &str, schedules: &[(&str, &str)]) {
+    let g = parse_graph(text).unwrap();
+    let c = compose(&g).unwrap();
+    let x = inputs(&g, 3);
+    let want = eval::graph(&g, &x).unwrap().remove(0);
+    for name in targets {
+        let target = Target::named(name).unwrap();
+        let mut kernels =
+            vec![schedule::kernel("k", &c, &target).unwrap_or_else(|e| panic!("{name}: {e}\n{text}"))];
+        let nest = schedule::Nest::new(&c).unwrap();
+        for (_, s) in schedules.iter().filter(|(t, _)| t == name) {
+            let s = s.parse().unwrap();
+            let k = schedule::apply("k", &nest, &s);
+            kernels.push((s, k));
+        }
+        for (s, k) in kernels {
+            assert_eq!(s.to_string().parse(), Ok(s.clone()));
+            assert_eq!(parse_kernel(&k.to_string()).as_ref(), Ok(&k), "{k}");
+            assert_eq!(verify::kernel_for(&k, &target), Vec::<String>::new(), "{name} {s}\n{k}");
+            let got = run(&k, &x, &want, &[]).unwrap_or_else(|e| panic!("{name} {s}: {e}\n{k}"));
+            assert_eq!(common::difference(&want, &got), None, "{name} {s}\n{k}");
+        }
+    }
+}
+
+fn check(text: &str, schedules: &[(&str, &str)]) {
+    check_on(&ALL, text, schedules);
+}
+
+const SMALL: &[(&str, &str)] = &[
+    ("sm_80", "contract unit=mma_m16n8k16_f16 block=32x32x32*3 warp=16x16x32"),
+    ("sm_80", "contract unit=mma_m16n8k16_f16 block=32x32x32 warp=32x16x32"),
+    ("sm_90a", "contract unit=mma_m16n8k16_f16 block=16x16x16*2 warp=16x8x16"),
+    ("910B3", "contract unit=cube_f16 cores=3 l1=32x64x64*2 l0=32x64x32*2 ub=8x64x1"),
+    ("910B3", "contract unit=cube_f16 cores=20 l1=32x32x64 l0=32x32x16 ub=16x32x1"),
+];
+
+#[test]
+fn aligned() {
+    let text = "graph(%0: f16[64,64], %1: f16[64,64]) -> f16[64,64] { %2 = matmul %0 %1 return %2 }";
+    check(text, SMALL);
+}
+
+#[test]
+fn odd_extents_with_bias_and_activation() {
+    let text = "graph(%0: f16[33,57], %1: f16[57,41], %2: f16[41]) -> f16[33,41] {
+      %3 = matmul %0 %1
+      %4 = add %3 %2
+      %5 = relu %4
+      return %5
+    }";
+    check(text, SMALL);
+}
+
+#[test]
+fn types_and_layouts() {
+    // Factors whose contracted axes are the rows or the columns; a residual; a column; a scalar.
+    let cases = [
+        "graph(%0: f32[20,33], %1: f32[7,33]) -> f32[20,7] {
+          %2 = transpose %1 {perm=[1,0]} %3 = matmul %0 %2 return %3 }",
+        "graph(%0: f16[40,17], %1: f16[40,24]) -> f16[17,24] {
+          %2 = transpose %0 {perm=[1,0]} %3 = matmul %2 %1 return %3 }",
+        "graph(%0: bf16[3,20,32], %1: bf16[3,32,48]) -> bf16[3,20,48] { %2 = matmul %0 %1 return %2 }",
+        "graph(%0: f16[2,3,5,31], %1: f16[3,31,9], %2: f16[2,3,5,9]) -> f16[2,3,5,9] {
+          %3 = matmul %0 %1 %4 = add %3 %2 return %4 }",
+        "graph(%0: f16[1,70], %1: f16[70,33]) -> f16[1,33] { %2 = matmul %0 %1 return %2 }",
+        "graph(%0: f16[33,1], %1: f16[1,64]) -> f16[33,64] { %2 = matmul %0 %1 return %2 }",
+        "graph(%0: f16[64,20], %1: f16[20,33], %2: f16[64,1], %3: f32[]) -> f32[64,33] {
+          %4 = matmul %0 %1 %5 = mul %4 %2 %6 = cast %5 {to=f32} %7 = sub %6 %3 return %7 }",
+    ];
+    for case in cases {
+        check(case, &[]);
+    }
+}
+
+#[test]
+fn an_npu_transposes_fractals_of_16_bits_only() {
+    let text = "graph(%0: f32[20,33], %1: f32[33,16]) -> f32[20,16] { %2 = matmul %0 %1 return %2 }";
+    check_on(&["x86-64", "x86-64-v3", "sm_80"], text, &[]);
+    let c = compose(&parse_graph(text).unwrap()).unwrap();
+    let npu = Target::ascend_910b3();
+    assert!(schedule::kernel("k", &c, &npu).unwrap_err().message.contains("no schedule for this loop nest"));
+    let s = "contract unit=cube_f32 cores=3 l1=32x64x64*2 l0=32x64x32*2 ub=8x64x1".parse().unwrap();
+    let found = verify::machine(&schedule::apply("k", &schedule::Nest::new(&c).unwrap(), &s), &npu);
+    assert!(
+        found.iter().all(|m| m.contains("don't make rows of f32 the columns")) && !found.is_empty(),
+        "{found:?}"
+    );
+}
+
+#[test]
+fn random_shapes() {
+    let mut rng = Rng::new(11);
+    let mut pick = |of: &[usize]| of[rng.below(of.len())];
+    let extents = [1, 2, 3, 7, 15, 16, 17, 31, 32, 33, 48, 64, 65, 97];
+    for _ in 0..40 {
+        let [m, n, k] = [pick(&extents), pick(&extents), pick(&extents)];
+        let dtype = ["f16", "bf16"][pick(&[0, 1])];
+        let product =
+            ["%3 = matmul %0 %1", "%4 = transpose %1 {perm=[1,0]} %3 = matmul %0 %4"][pick(&[0, 1])];
+        let b = if product.contains("transpose") { [n, k] } else { [k, n] };
+        let epilogue =
+            ["%5 = relu %3", "%6 = add %3 %2 %5 = tanh %6", "%5 = cast %3 {to=f32}"][pick(&[0, 1, 2])];
+        let result = if epilogue.contains("f32") { "f32" } else { dtype };
+        let text = format!(
+            "graph(%0: {dtype}[{m},{k}], %1: {dtype}[{},{}], %2: {dtype}[{n}]) -> {result}[{m},{n}] {{
+               {product} {epilogue} return %5 }}",
+            b[0], b[1]
+        );
+        let unit = |of: &str| format!("unit={of}_{dtype}");
+        let gpu = format!("contract {} block=32x32x32*2 warp=16x16x32", unit("mma_m16n8k16"));
+        let npu = format!("contract {} cores=2 l1=32x32x32*2 l0=32x32x16*2 ub=8x32x1", unit("cube"));
+        check(&text, &[("sm_80", &gpu), ("910B3", &npu)]);
+    }
+}
