@@ -134,13 +134,15 @@ def check(args, model, folder, result):
     run("aic run", [args.aic, "run", model, "--inputs", folder / "inputs.npz", "--outputs", folder, *args.option])
     command = [args.iree / "iree-run-module", f"--module={code}", "--device=local-task", "--function=main"]
     for k, value in enumerate(values):
-        np.save(folder / f"in_{k}.npy", np.ascontiguousarray(value))
+        np.save(folder / f"in_{k}.npy", np.asarray(value, order="C"))
         command.append(f"--input=@{folder}/in_{k}.npy")
     command += [f"--output=@{folder}/out_{k}.npy" for k in range(len(results))]
     run("iree-run-module", command)
     for k, port in enumerate(results):
         expected = np.load(folder / f"{re.sub('[^A-Za-z0-9._-]', '_', port.name)}.npy")
         found = np.load(folder / f"out_{k}.npy")
+        if not port.dims:
+            found = found.reshape(())  # It has one dimension in the file.
         try:
             result.error = max(result.error, error_of(expected, found))
         except Wrong as wrong:

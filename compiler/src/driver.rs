@@ -342,6 +342,14 @@ pub fn export(graph: Graph, options: &Options) -> Result<mlir::Module> {
     mlir::graph(&graph)
 }
 
+/// Writes the kernels that a graph becomes as MLIR.
+///
+/// # Errors
+/// A pass fails, which leaves a [`reproducer`]; this build has no MLIR.
+pub fn export_kernels(graph: Graph, options: &Options) -> Result<mlir::Module> {
+    mlir::kernels(&lower(graph, options)?.kernels)
+}
+
 /// Writes a program as an artifact, and its header beside it.
 ///
 /// # Errors

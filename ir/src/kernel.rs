@@ -270,6 +270,19 @@ impl Expr {
         Expr::Call(f, args.into())
     }
 
+    /// The expression as `base, base + stride, ..`, if it visibly is, and the number of lanes.
+    pub fn as_ramp(&self) -> Option<(Dim, Dim, u32)> {
+        match self {
+            Expr::Index(d) => Some((d.clone(), 0.into(), 1)),
+            Expr::Ramp { base, stride, lanes } => Some((base.clone(), stride.clone(), *lanes)),
+            Expr::Broadcast(e, lanes) => match &**e {
+                Expr::Index(d) => Some((d.clone(), 0.into(), *lanes)),
+                _ => None,
+            },
+            _ => None,
+        }
+    }
+
     /// Its type, given the element types of buffers; `None` if it is ill typed.
     pub fn ty(&self, buffers: &dyn Fn(&Sym) -> Option<DType>) -> Option<VType> {
         match self {

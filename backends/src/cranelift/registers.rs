@@ -6,7 +6,6 @@
 
 use super::code::Code;
 use super::parts::{PART, part_count};
-use crate::emit::as_ramp;
 use crate::emit::build::{Build, Place, PlaceOf, V};
 use aic_ir::dim::{Dim, Sym};
 use aic_ir::dtype::DType;
@@ -106,7 +105,7 @@ impl Walk {
         self.expr(index);
         let constant = |d: &Dim| d.symbols().iter().all(|s| self.unrolled.contains(s));
         let near = |stride: &Dim| stride.as_const().is_some_and(|s| (-1..=4).contains(&s));
-        let ramp = as_ramp(index).filter(|(base, stride, _)| constant(base) && near(stride));
+        let ramp = index.as_ramp().filter(|(base, stride, _)| constant(base) && near(stride));
         if let Some(u) = self.uses.get_mut(buffer) {
             u.computed |= ramp.is_none();
             u.vectors |= ramp.is_some_and(|(_, _, lanes)| lanes > 1);

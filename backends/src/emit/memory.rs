@@ -70,7 +70,7 @@ impl<B: Build> Emitter<B> {
     }
 
     fn place(&mut self, m: Memory<B::Buffer>, index: &Expr) -> Result<PlaceOf<B>> {
-        let Some((base, stride, lanes)) = as_ramp(index) else {
+        let Some((base, stride, lanes)) = index.as_ramp() else {
             let i = self.expr(index)?;
             ensure!(i.ty.dtype == DType::I64, "an index is {}, not i64", name(i.ty));
             if i.ty.lanes == 1 {
@@ -153,19 +153,6 @@ fn row_step(tile: &Tile) -> Result<&Dim> {
             Ok(step)
         }
         _ => bail!("the columns of a copy are consecutive on the target, not those of {tile}"),
-    }
-}
-
-/// The expression as `base, base + stride, ..`, if it visibly is.
-pub(crate) fn as_ramp(e: &Expr) -> Option<(Dim, Dim, u32)> {
-    match e {
-        Expr::Index(d) => Some((d.clone(), 0.into(), 1)),
-        Expr::Ramp { base, stride, lanes } => Some((base.clone(), stride.clone(), *lanes)),
-        Expr::Broadcast(e, lanes) => match &**e {
-            Expr::Index(d) => Some((d.clone(), 0.into(), *lanes)),
-            _ => None,
-        },
-        _ => None,
     }
 }
 

@@ -20,8 +20,6 @@ use aic_ir::error::Result;
 use aic_ir::kernel::{Buffer, Expr, Kernel, LoopKind, Scope, Stmt, VType};
 use aic_ir::{bail, ensure};
 use build::{Binary, Build, V};
-#[cfg(feature = "cranelift")]
-pub(crate) use memory::as_ramp;
 use memory::{Memory, check_lanes};
 use std::collections::HashMap;
 

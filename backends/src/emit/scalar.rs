@@ -4,7 +4,6 @@
 //! What is no instruction and has no polynomial in `math` is a call of the C library per lane.
 
 use super::build::{Binary, Build, Compare, Unary, V};
-use super::memory::as_ramp;
 use super::{Emitter, math, name};
 use crate::x86;
 use aic_ir::dim::Range;
@@ -36,7 +35,7 @@ impl<B: Build> Emitter<B> {
     /// quarter of the 64-bit comparison.
     fn compare_indices(&mut self, f: ScalarFn, args: &[Expr]) -> Result<Option<V<B>>> {
         let (Some(op), [a, b]) = (compare(f), args) else { return Ok(None) };
-        let (Some((base, step, lanes)), Some((limit, zero, n))) = (as_ramp(a), as_ramp(b)) else {
+        let (Some((base, step, lanes)), Some((limit, zero, n))) = (a.as_ramp(), b.as_ramp()) else {
             return Ok(None);
         };
         let (Some(step), true) = (self.fold(&step).as_const(), zero.is(0) && n == lanes) else {

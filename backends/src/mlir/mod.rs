@@ -12,6 +12,8 @@ mod blobs;
 mod control;
 mod graph;
 mod index;
+mod loops;
+mod memory;
 mod movement;
 mod named;
 mod scalar;
@@ -28,6 +30,7 @@ mod verify;
 
 use aic_ir::error::Result;
 use aic_ir::graph::Graph;
+use aic_ir::kernel::Kernel;
 use std::io::{self, Write};
 
 /// A module that MLIR has verified.
@@ -62,4 +65,20 @@ pub fn graph(g: &Graph) -> Result<Module> {
     let text = format!("{}module @{} {{\n{function}}}\n", e.w.aliases(), text::quoted(&g.name));
     verify::module(&text)?;
     Ok(Module { text, blobs: e.blobs })
+}
+
+/// Kernels as functions over buffers, one each: what is left of a graph once loops, vectors and memory are decided.
+///
+/// # Errors
+/// A kernel has statements that only an accelerator executes; or this build has no MLIR.
+pub fn kernels(kernels: &[Kernel]) -> Result<Module> {
+    let mut l = loops::Loops::default();
+    let mut functions = String::new();
+    for k in kernels {
+        let function = loops::function(&mut l, k);
+        functions += &function.map_err(|e| e.context(format!("kernel {}", k.name)))?;
+    }
+    let text = format!("{}module {{\n{functions}}}\n", l.w.aliases());
+    verify::module(&text)?;
+    Ok(Module { text, blobs: blobs::Blobs::default() })
 }

@@ -82,6 +82,13 @@ impl Writer {
         name
     }
 
+    /// Writes an operation whose result depends on memory; gives its result.
+    pub fn effect(&mut self, op: String) -> String {
+        let name = self.fresh();
+        self.line(&format!("{name} = {op}"));
+        name
+    }
+
     /// Writes a whole operation.
     pub fn line(&mut self, op: &str) {
         let _ = writeln!(self.body, "{:1$}{op} loc(#loc{2})", "", self.indent(), self.location);

@@ -24,6 +24,7 @@ Examples:
   aic compile model.onnx -o - --emit kernels | less   the loops it becomes
   aic compile model.onnx -o model.ll --emit llvm
   aic compile model.onnx -o m.so --numerics exact     the bits of -O0
+  aic compile model.onnx -o m.mlir --target mlir      for another compiler
 
 What is emitted follows from the name: .so and .o as such, .aic graph, .s asm, .ll llvm, .kernels kernels.";
 
@@ -42,6 +43,9 @@ pub struct Args {
     /// What for: x86, a triple such as x86_64-unknown-linux-gnu, or mlir, which is for other compilers
     #[arg(long, value_name = "TARGET", default_value = "x86", value_parser = parse_target)]
     target: Target,
+    /// With --target mlir: how far down it is compiled
+    #[arg(long, value_enum, value_name = "LEVEL", default_value = "graph")]
+    level: Level,
     #[command(flatten)]
     cpu: CpuArgs,
     #[command(flatten)]
@@ -71,6 +75,14 @@ enum Target {
     Mlir,
 }
 
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+enum Level {
+    /// One function over tensors: linalg, tensor, scf, arith and math
+    Graph,
+    /// A function over buffers for each kernel: memref, scf, vector, arith and math
+    Loops,
+}
+
 fn parse_target(text: &str) -> std::result::Result<Target, String> {
     if text == "mlir" {
         return Ok(Target::Mlir);
@@ -94,6 +106,9 @@ fn parse_target(text: &str) -> std::result::Result<Target, String> {
 /// The model can't be compiled, or OUT can't be written.
 pub fn execute(args: &Args) -> Result<()> {
     let Target::Cpu(triple) = &args.target else { return export(args) };
+    if args.level == Level::Loops {
+        return Err(Error::new("--level is for MLIR").help("say --target mlir"));
+    }
     let emit = emit(args)?;
     let source = args.model.load()?;
     let cpu = CpuOptions { triple: triple.to_string(), ..args.cpu.options() };
@@ -126,7 +141,11 @@ fn export(args: &Args) -> Result<()> {
     let source = args.model.load()?;
     let progress = Progress::start("compiling");
     let options = args.optimise.options(args.cpu.options())?;
-    let module = driver::export(import(&source, args)?, &options)?;
+    let graph = import(&source, args)?;
+    let module = match args.level {
+        Level::Graph => driver::export(graph, &options)?,
+        Level::Loops => driver::export_kernels(graph, &options)?,
+    };
     drop(progress);
     match args.output.as_os_str() == "-" {
         true => print::stdout_with(|out| module.write(out)),

@@ -15,13 +15,14 @@ use crate::process::{cargo, command, root, run, show, succeeds, target_dir};
 const DEFAULT_PREFIX: &str = "/usr/lib/llvm-22";
 
 /// A file that the build or the tests need (relative to LLVM's prefix unless absolute), and the package it is in.
-const LLVM_FILES: [(&str, &str); 7] = [
+const LLVM_FILES: [(&str, &str); 8] = [
     ("bin/llvm-config", "llvm-22-dev"),
     ("bin/FileCheck", "llvm-22-tools"),
     ("bin/clang", "clang-22"),
     ("bin/mlir-opt", "mlir-22-tools"),
     ("include/mlir-c/IR.h", "libmlir-22-dev"),
     ("lib/libPolly.a", "libpolly-22-dev"),
+    ("/usr/include/zlib.h", "zlib1g-dev"),
     ("/usr/include/zstd.h", "libzstd-dev"),
 ];
 

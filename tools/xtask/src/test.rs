@@ -4,12 +4,14 @@
 //! that a step's output counts, and one for each step that counts none. Invariant: a step that fails adds at least one
 //! failure.
 
+use std::fs;
 use std::io::{BufRead, BufReader};
+use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use crate::Result;
-use crate::process::{cargo, command, show, target_dir};
+use crate::process::{cargo, command, root, show, target_dir};
 use crate::setup;
 
 /// Tests that passed and failed.
@@ -54,7 +56,9 @@ fn steps(python: &str) -> Result<Vec<(&'static str, Command)>> {
         check_without_llvm.env(variable, "/nonexistent");
     }
     let mut conformance = command(python, &["tools/conformance.py", "--aic"]);
-    conformance.arg(aic).arg("--cases").arg(cases);
+    conformance.arg(&aic).arg("--cases").arg(cases);
+    let mut second_compiler = command(python, &["tools/iree.py", "--aic"]);
+    second_compiler.arg(aic).args(second_compiler_models()?);
     Ok(vec![
         ("formatting", cargo(&["fmt", "--all", "--check"])),
         ("lints", cargo(&["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"])),
@@ -63,7 +67,23 @@ fn steps(python: &str) -> Result<Vec<(&'static str, Command)>> {
         ("release build", cargo(&["build", "--release", "--package", "aic"])),
         ("demo", cargo(&["xtask", "demo"])),
         ("conformance", conformance),
+        ("second compiler", second_compiler),
     ])
+}
+
+/// What the second compiler is fed: a trained model, and the graphs of the golden tests.
+fn second_compiler_models() -> Result<Vec<PathBuf>> {
+    let folder = root().join("testdata/backends/mlir");
+    let failed = |error| format!("can't read {}: {error}", folder.display());
+    let mut models = vec![root().join("testdata/models/digits/digits.onnx")];
+    for entry in fs::read_dir(&folder).map_err(failed)? {
+        let path = entry.map_err(failed)?.path();
+        if path.extension().is_some_and(|extension| extension == "aic") {
+            models.push(path);
+        }
+    }
+    models.sort();
+    Ok(models)
 }
 
 /// Runs a step, passes its output on, and counts the tests in it.
