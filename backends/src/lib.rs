@@ -39,7 +39,7 @@ pub struct Backend {
     pub about: &'static str,
     /// The machines that it makes code for.
     pub machines: &'static str,
-    /// The feature of `aic` that it is part of, and whether this build has it.
+    /// Whether this build has it.
     pub available: bool,
     /// Whether it needs LLVM.
     pub needs_llvm: bool,

@@ -1,5 +1,4 @@
-//! Random instances of every operator, compiled for this machine, against the interpreter.
-#![cfg(feature = "llvm")]
+//! Random instances of every operator, compiled for this machine by every backend, against the interpreter.
 #![allow(clippy::unwrap_used)]
 
 #[path = "../../passes/tests/common/mod.rs"]
@@ -50,29 +49,49 @@ fn run_compiled(c: &Case, library: &Library, prefix: &str) -> Result<Vec<Tensor>
 }
 
 /// Compiles the kernels of all cases at once and compares every result.
-fn failures(cases: &[Case], cpu: &str) -> Vec<String> {
+fn failures(cases: &[Case], options: &CpuOptions) -> Vec<String> {
     let prefix = |k: usize| format!("c{k}_");
     let renamed = |(k, c): (usize, &Case)| -> Vec<Kernel> {
         let named = |kernel: &Kernel| Kernel { name: prefix(k) + &kernel.name, ..kernel.clone() };
         c.program.kernels.iter().map(named).collect()
     };
     let kernels: Vec<Kernel> = cases.iter().enumerate().flat_map(renamed).collect();
-    let options = CpuOptions { cpu: cpu.into(), opt_level: 1, ..CpuOptions::default() };
-    let library = Library::load(&aic_backends::compile(&kernels, &options).unwrap()).unwrap();
+    let library = Library::load(&aic_backends::compile(&kernels, options).unwrap()).unwrap();
     let check = |(k, c): (usize, &Case)| match run_compiled(c, &library, &prefix(k)) {
-        Err(e) => vec![format!("{}: {e}", c.what)],
+        Err(e) => vec![format!("{}: {}: {e}", options.backend, c.what)],
         Ok(got) => {
             let differing = c.want.iter().zip(&got).filter_map(|(a, b)| difference(a, b));
-            differing.map(|d| format!("{}: {d}", c.what)).collect()
+            differing.map(|d| format!("{}: {}: {d}", options.backend, c.what)).collect()
         }
     };
     cases.iter().enumerate().flat_map(check).collect()
 }
 
+/// Every backend of this build, with what kernels are scheduled for and compiled for.
+fn targets() -> Vec<(Target, CpuOptions)> {
+    let mut targets = Vec::new();
+    for b in aic_backends::available() {
+        let options = |cpu: &str| CpuOptions {
+            backend: b.name,
+            cpu: cpu.into(),
+            opt_level: 1,
+            ..CpuOptions::default()
+        };
+        match b.vector_bytes {
+            [16] => targets.push((Target::x86_sse(), options("native"))),
+            _ => targets.extend([
+                (Target::x86_avx512(), options("native")),
+                (Target::x86_avx2(), options("x86-64-v3")),
+            ]),
+        }
+    }
+    targets
+}
+
 fn check(symbolic: bool) {
     let mut failed = Vec::new();
     let mut lowered = 0;
-    for (target, cpu) in [(Target::x86_avx512(), "native"), (Target::x86_avx2(), "x86-64-v3")] {
+    for (target, options) in targets() {
         let mut cases = Vec::new();
         for (name, sample) in Op::SAMPLERS {
             for seed in 0..samples(name) {
@@ -88,7 +107,7 @@ fn check(symbolic: bool) {
             }
         }
         lowered += cases.len();
-        failed.extend(failures(&cases, cpu));
+        failed.extend(failures(&cases, &options));
     }
     for f in failed.iter().take(12) {
         eprintln!("{}", f.chars().take(1200).collect::<String>());

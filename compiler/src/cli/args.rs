@@ -4,7 +4,7 @@ use super::print::{self, Progress};
 use aic::driver::{self, Runner, Source, Times};
 use aic::import::onnx::Structure;
 use aic::io::{self, Format};
-use aic_backends::CpuOptions;
+use aic_backends::{BACKENDS, CpuOptions};
 use aic_ir::ensure;
 use aic_ir::error::{Error, Result};
 use aic_ir::graph::Graph;
@@ -12,6 +12,7 @@ use aic_ir::program::Program;
 use aic_ir::tensor::Tensor;
 use aic_passes::rewrite::rule;
 use aic_passes::runner::{Numerics, RuleText};
+use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -76,18 +77,49 @@ fn parse_dim(text: &str) -> std::result::Result<(String, i64), String> {
 
 /// For which CPU to compile.
 #[derive(clap::Args)]
-pub struct CpuArgs {
-    /// The CPU to compile for: native (this one), a level such as x86-64-v3 (AVX2) or x86-64-v4 (AVX-512), or a name
-    /// that LLVM knows
+struct CpuArgs {
+    /// The CPU to compile for: native (this one), a level such as x86-64-v3 (AVX2) or x86-64-v4 (AVX-512), or with
+    /// LLVM a name that it knows
     #[arg(long, value_name = "CPU", default_value = "native")]
     cpu: String,
 }
 
-impl CpuArgs {
+/// What compiles, and for which CPU.
+#[derive(clap::Args)]
+pub struct CodeArgs {
+    /// What makes machine code
+    #[arg(long, value_parser = backends(None), default_value = CpuOptions::default().backend)]
+    backend: &'static str,
+    #[command(flatten)]
+    cpu: CpuArgs,
+}
+
+impl CodeArgs {
     /// The options of the backend.
     pub fn options(&self) -> CpuOptions {
-        CpuOptions { cpu: self.cpu.clone(), ..CpuOptions::default() }
+        CpuOptions { backend: self.backend, cpu: self.cpu.cpu.clone(), ..CpuOptions::default() }
     }
+}
+
+/// The names of the backends, and perhaps another.
+fn backends(other: Option<PossibleValue>) -> impl TypedValueParser<Value = &'static str> {
+    let values = BACKENDS.iter().map(|b| PossibleValue::new(b.name).help(b.about).hide(!b.available));
+    PossibleValuesParser::new(values.chain(other)).map(|name| match aic_backends::backend(&name) {
+        Ok(backend) => backend.name,
+        Err(_) => REFERENCE,
+    })
+}
+
+/// The backend that is none: the interpreter.
+pub const REFERENCE: &str = "reference";
+
+fn reference() -> PossibleValue {
+    PossibleValue::new(REFERENCE)
+        .help("the interpreter: slow, obvious, and what the others are compared with")
+}
+
+fn default_backend() -> &'static str {
+    aic_backends::available().next().map_or(REFERENCE, |b| b.name)
 }
 
 /// How to optimise.
@@ -161,27 +193,6 @@ impl From<NumericsArg> for Numerics {
     }
 }
 
-/// What computes a model.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
-pub enum Backend {
-    /// Machine code for x86-64, by LLVM
-    X86,
-    /// The interpreter: slow, obvious, and what the others are compared with
-    Reference,
-}
-
-impl Backend {
-    const DEFAULT: Backend = if cfg!(feature = "llvm") { Backend::X86 } else { Backend::Reference };
-
-    /// Its name on the command line.
-    pub fn name(self) -> &'static str {
-        match self {
-            Backend::X86 => "x86",
-            Backend::Reference => "reference",
-        }
-    }
-}
-
 /// How to run a model.
 #[derive(clap::Args)]
 pub struct RunArgs {
@@ -193,8 +204,8 @@ pub struct RunArgs {
     #[arg(long, value_name = "N", default_value_t = 0)]
     seed: u64,
     /// What computes the model
-    #[arg(long, value_enum, default_value_t = Backend::DEFAULT)]
-    pub backend: Backend,
+    #[arg(long, value_parser = backends(Some(reference())), default_value = default_backend())]
+    pub backend: &'static str,
     /// Refuse a model some of whose operators would be left to the interpreter
     #[arg(long)]
     strict: bool,
@@ -248,11 +259,11 @@ pub fn prepare(model: &ModelArgs, args: &RunArgs) -> Result<Prepared> {
     let inputs = assemble(&imported.graph, given.tensors, args)?;
     driver::check_inputs(&imported, &inputs)?;
     let (runner, mut times) = match args.backend {
-        Backend::Reference => {
+        REFERENCE => {
             ensure!(!args.strict, "--strict asks for compiled code, which the reference backend has none of");
             (Runner::Reference(imported.graph, Vec::new()), Times::default())
         }
-        Backend::X86 => compile(imported.graph, args)?,
+        _ => compile(imported.graph, args)?,
     };
     times.compile += reading + importing;
     Ok(Prepared { source, runner, inputs, outputs, format, times })
@@ -260,7 +271,7 @@ pub fn prepare(model: &ModelArgs, args: &RunArgs) -> Result<Prepared> {
 
 fn compile(graph: Graph, args: &RunArgs) -> Result<(Runner, Times)> {
     let start = Instant::now();
-    let cpu = args.cpu.options();
+    let cpu = CpuOptions { backend: args.backend, cpu: args.cpu.cpu.clone(), ..CpuOptions::default() };
     let program = driver::lower(graph, &args.optimise.options(cpu.clone())?)?;
     report_host_nodes(&program, args.strict)?;
     let lowering = start.elapsed();

@@ -53,13 +53,13 @@ pub fn execute(args: &Args) -> Result<()> {
         measure(&mut runner, Duration::from_secs_f64(args.seconds))?
     };
     let threads = match (args.run.threads, args.run.backend) {
-        (_, args::Backend::Reference) => 1,
+        (_, args::REFERENCE) => 1,
         (0, _) => std::thread::available_parallelism().map_or(1, std::num::NonZero::get) as u32,
         (n, _) => n,
     };
     let report = json!({
         "model": args.model.path.display().to_string(),
-        "backend": args.run.backend.name(),
+        "backend": args.run.backend,
         "threads": threads,
         "runs": runs.len(),
         "median_ms": milliseconds(quantile(&runs, 0.5)),

@@ -1,6 +1,6 @@
 //! `aic bisect`: from a wrong answer to the pass, the rewrite, and the smallest graph that shows it.
 
-use super::args::{CpuArgs, ModelArgs, OptimiseArgs};
+use super::args::{CodeArgs, ModelArgs, OptimiseArgs};
 use super::print::{self, Progress};
 use super::verify::CaseArgs;
 use aic::bisect::{self, Finding};
@@ -35,7 +35,7 @@ pub struct Args {
     #[arg(short, long, value_name = "OUT")]
     output: Option<PathBuf>,
     #[command(flatten)]
-    cpu: CpuArgs,
+    code: CodeArgs,
     #[command(flatten)]
     optimise: OptimiseArgs,
 }
@@ -45,7 +45,7 @@ pub struct Args {
 /// # Errors
 /// The model can't be interpreted, or something is wrong with how it is compiled.
 pub fn execute(args: &Args) -> Result<()> {
-    let options = args.optimise.options(args.cpu.options())?;
+    let options = args.optimise.options(args.code.options())?;
     let (graph, cases) = args.inputs.cases(&args.model, &options, false)?;
     let load = |p: &_, o: &_| verify::load_compiled(p, o, args.inputs.threads);
     let compiler = args.inputs.compiler(&options, &load)?;

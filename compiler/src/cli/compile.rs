@@ -1,6 +1,6 @@
 //! `aic compile`: a model as an artifact, or as one of the forms it takes on the way.
 
-use super::args::{CpuArgs, ModelArgs, OptimiseArgs};
+use super::args::{CodeArgs, ModelArgs, OptimiseArgs};
 use super::print::{self, Progress};
 use aic::driver::{self, Source};
 use aic::graph_file;
@@ -23,6 +23,7 @@ Examples:
   aic compile model.onnx -o m.o --cpu x86-64-v3       for any CPU with AVX2
   aic compile model.onnx -o - --emit kernels | less   the loops it becomes
   aic compile model.onnx -o model.ll --emit llvm
+  aic compile model.onnx -o m.so --backend cranelift  compiled quickly, without LLVM
   aic compile model.onnx -o m.so --numerics exact     the bits of -O0
   aic compile model.onnx -o m.mlir --target mlir      for another compiler
 
@@ -47,7 +48,7 @@ pub struct Args {
     #[arg(long, value_enum, value_name = "LEVEL", default_value = "graph")]
     level: Level,
     #[command(flatten)]
-    cpu: CpuArgs,
+    code: CodeArgs,
     #[command(flatten)]
     optimise: OptimiseArgs,
 }
@@ -111,7 +112,7 @@ pub fn execute(args: &Args) -> Result<()> {
     }
     let emit = emit(args)?;
     let source = args.model.load()?;
-    let cpu = CpuOptions { triple: triple.to_string(), ..args.cpu.options() };
+    let cpu = CpuOptions { triple: triple.to_string(), ..args.code.options() };
     let _progress = Progress::start("compiling");
     let program = program(&source, args, &cpu)?;
     let text = match emit {
@@ -140,7 +141,7 @@ fn export(args: &Args) -> Result<()> {
     }
     let source = args.model.load()?;
     let progress = Progress::start("compiling");
-    let options = args.optimise.options(args.cpu.options())?;
+    let options = args.optimise.options(args.code.options())?;
     let graph = import(&source, args)?;
     let module = match args.level {
         Level::Graph => driver::export(graph, &options)?,

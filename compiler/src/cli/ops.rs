@@ -5,6 +5,7 @@
 
 use super::print;
 use aic::import::onnx;
+use aic_backends::BACKENDS;
 use aic_ir::dtype::DType;
 use aic_ir::error::Result;
 use aic_ir::graph::{Graph, ValueId};
@@ -111,14 +112,15 @@ fn core_rows() -> Result<Vec<Vec<String>>> {
             try_sample(&sample, seen)?;
         }
     }
+    let compiled = BACKENDS.iter().map(|b| b.name).collect::<Vec<_>>().join(", ");
     let mut rows = vec![cells(["core operator", "element types", "backends"])];
     for (keyword, seen) in seen {
         let backends = match seen.compiled.values().filter(|compiled| **compiled).count() {
-            0 => "reference",
-            n if n == seen.compiled.len() => "reference, x86",
-            _ => "reference, x86 in part",
+            0 => "reference".to_owned(),
+            n if n == seen.compiled.len() => format!("reference, {compiled}"),
+            _ => format!("reference, {compiled} in part"),
         };
-        rows.push(cells([keyword, &dtype_names(&seen.dtypes), backends]));
+        rows.push(cells([keyword, &dtype_names(&seen.dtypes), &backends]));
     }
     Ok(rows)
 }

@@ -1,6 +1,6 @@
 //! `aic verify`: compiled results against the reference interpreter.
 
-use super::args::{CpuArgs, ModelArgs, OptimiseArgs};
+use super::args::{CodeArgs, ModelArgs, OptimiseArgs};
 use super::print::{self, Progress};
 use aic::certificate::{self, Replayed};
 use aic::driver::Options;
@@ -57,7 +57,7 @@ pub struct Args {
     #[arg(long)]
     per_node: bool,
     #[command(flatten)]
-    cpu: CpuArgs,
+    code: CodeArgs,
     #[command(flatten)]
     optimise: OptimiseArgs,
 }
@@ -135,7 +135,7 @@ impl CaseArgs {
 /// # Errors
 /// The model can't be compiled or interpreted, or results are wrong.
 pub fn execute(args: &Args) -> Result<()> {
-    let options = args.optimise.options(args.cpu.options())?;
+    let options = args.optimise.options(args.code.options())?;
     if let Some(path) = &args.certificate {
         return replay(path, &args.model, &options);
     }
