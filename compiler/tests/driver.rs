@@ -1,5 +1,4 @@
 //! The whole way: a model file, compiled, run in this process and as a shared library, against the interpreter.
-#![cfg(feature = "llvm")]
 #![allow(clippy::unwrap_used)]
 
 use aic::driver::{self, Options, Runner, Source};
@@ -18,6 +17,14 @@ fn digits() -> Imported {
     Source::load(&path).unwrap().import(&ImportOptions::default()).unwrap()
 }
 
+/// How to compile with every backend of this build.
+fn backends(cpu: &str) -> Vec<Options> {
+    aic_backends::available()
+        .map(|b| CpuOptions { backend: b.name, cpu: cpu.into(), ..CpuOptions::default() })
+        .map(|cpu| Options { cpu, ..Options::default() })
+        .collect()
+}
+
 fn largest_error(found: &Tensor, expected: &Tensor) -> f64 {
     assert_eq!((found.dtype(), found.shape()), (expected.dtype(), expected.shape()));
     found.to_f64().iter().zip(expected.to_f64()).map(|(a, b)| (a - b).abs()).fold(0.0, f64::max)
@@ -26,10 +33,10 @@ fn largest_error(found: &Tensor, expected: &Tensor) -> f64 {
 #[test]
 fn a_model_runs_in_this_process() {
     let graph = digits().graph;
-    let cpu = CpuOptions::default();
-    let program = driver::lower(graph.clone(), &Options::default()).unwrap();
-    for n_threads in [1, 2] {
-        let (mut s, _) = Runner::compile(&program, &cpu, n_threads).unwrap();
+    for (options, n_threads) in backends("native").iter().flat_map(|o| [(o, 1), (o, 2)]) {
+        let cpu = &options.cpu;
+        let program = driver::lower(graph.clone(), options).unwrap();
+        let (mut s, _) = Runner::compile(&program, cpu, n_threads).unwrap();
         for batch in [3, 1, 10] {
             let inputs: Vec<Tensor> = graph
                 .inputs
@@ -51,12 +58,15 @@ fn a_model_runs_in_this_process() {
 
 #[test]
 fn a_model_becomes_a_library() {
+    backends("x86-64-v3").iter().for_each(library_of);
+}
+
+fn library_of(options: &Options) {
     let folder = tempfile::tempdir().unwrap();
-    let cpu = CpuOptions { cpu: "x86-64-v3".into(), ..CpuOptions::default() };
-    let options = Options { cpu: cpu.clone(), ..Options::default() };
-    let program = driver::lower(digits().graph, &options).unwrap();
+    let cpu = &options.cpu;
+    let program = driver::lower(digits().graph, options).unwrap();
     let path = folder.path().join("digits.so");
-    let files = driver::write_artifact(&program, &cpu, Kind::SharedLibrary, &path).unwrap();
+    let files = driver::write_artifact(&program, cpu, Kind::SharedLibrary, &path).unwrap();
     let needed = Command::new("readelf").arg("-d").arg(&files.library).output().unwrap();
     let needed = String::from_utf8(needed.stdout).unwrap();
     for line in needed.lines().filter(|l| l.contains("(NEEDED)")) {

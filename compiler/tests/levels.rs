@@ -7,6 +7,7 @@
 use aic::driver::{Options, Source};
 use aic::import::onnx::ImportOptions;
 use aic::verify::{self, Compiler};
+use aic_backends::CpuOptions;
 use aic_ir::error::Result;
 use aic_ir::graph::Graph;
 use aic_ir::target::Target;
@@ -51,24 +52,35 @@ fn bits(t: &Tensor) -> Vec<u64> {
     }
 }
 
-/// What compiled code gives at a level.
-fn run(graph: &Graph, level: usize, n_threads: u32, inputs: &[Tensor]) -> Result<Vec<Tensor>> {
-    let options = Options { level, numerics: Numerics::Exact, ..Options::default() };
+/// What code compiled by a backend gives at a level.
+fn run(
+    graph: &Graph,
+    backend: &'static str,
+    level: usize,
+    n_threads: u32,
+    inputs: &[Tensor],
+) -> Result<Vec<Tensor>> {
+    let cpu = CpuOptions { backend, ..CpuOptions::default() };
+    let options = Options { cpu, level, numerics: Numerics::Exact, ..Options::default() };
     let load = |p: &_, o: &_| verify::load_compiled(p, o, n_threads);
     let compiler = Compiler::new(&options, &load)?;
     compiler.load(compiler.optimise(graph.clone())?)?(inputs)
 }
 
-/// The ways to compile that give other bits than `-O0` on one thread, if any.
-fn differences(path: &Path, inputs: &dyn Fn(&Graph, u64) -> Option<Vec<Tensor>>) -> Vec<String> {
+/// The ways to compile with a backend that give other bits than its `-O0` on one thread, if any.
+fn differences(
+    path: &Path,
+    backend: &'static str,
+    inputs: &dyn Fn(&Graph, u64) -> Option<Vec<Tensor>>,
+) -> Vec<String> {
     let graph = graph(path);
     let mut found = Vec::new();
     for seed in 0..2 {
         let Some(inputs) = inputs(&graph, seed) else { continue };
-        let plain = run(&graph, 0, 1, &inputs).unwrap();
+        let plain = run(&graph, backend, 0, 1, &inputs).unwrap();
         for (level, n_threads) in (0..LEVELS.len()).flat_map(|level| [(level, 1), (level, 2)]).skip(1) {
-            let what = format!("{}: -O{level}, {n_threads} threads, seed {seed}", path.display());
-            match run(&graph, level, n_threads, &inputs) {
+            let what = format!("{}: {backend}, -O{level}, {n_threads} threads, seed {seed}", path.display());
+            match run(&graph, backend, level, n_threads, &inputs) {
                 Err(error) => found.push(format!("{what}: {error}")),
                 Ok(outputs) => {
                     for ((a, b), p) in plain.iter().zip(&outputs).zip(&graph.outputs) {
@@ -89,16 +101,46 @@ fn report(differences: &[String]) {
     assert!(differences.is_empty(), "{}", differences.join("\n"));
 }
 
-#[test]
-#[cfg(feature = "llvm")]
-fn exact_numerics_keep_the_bits() {
-    let inputs = |g: &Graph, seed| Some(verify::generate(g, seed, Numerics::Exact, false).ok()?.inputs);
-    let all: Vec<String> = goldens().iter().flat_map(|path| differences(path, &inputs)).collect();
-    report(&all);
+/// The backends of this build.
+fn backends() -> Vec<&'static str> {
+    aic_backends::available().map(|b| b.name).collect()
 }
 
 #[test]
-#[cfg(feature = "llvm")]
+fn exact_numerics_keep_the_bits() {
+    let inputs = |g: &Graph, seed| Some(verify::generate(g, seed, Numerics::Exact, false).ok()?.inputs);
+    let all = backends();
+    let all = all.iter().flat_map(|b| goldens().into_iter().flat_map(|path| differences(&path, b, &inputs)));
+    report(&all.collect::<Vec<String>>());
+}
+
+/// What every backend computes is what the interpreter computes, but for rounding.
+#[test]
+fn backends_agree_with_the_interpreter() {
+    let mut wrong = Vec::new();
+    for path in goldens() {
+        let graph = graph(&path);
+        let cases = (0..2).filter_map(|seed| verify::generate(&graph, seed, Numerics::default(), false).ok());
+        let cases: Vec<verify::Case> = cases.collect();
+        for backend in backends() {
+            let cpu = CpuOptions { backend, ..CpuOptions::default() };
+            let options = Options { cpu, ..Options::default() };
+            let load = |p: &_, o: &_| verify::load_compiled(p, o, 1);
+            let compiler = Compiler::new(&options, &load).unwrap();
+            let what = format!("{}: {backend}", path.display());
+            match verify::outputs(&graph, &compiler, &cases) {
+                Err(error) => wrong.push(format!("{what}: {error}")),
+                Ok(outputs) => {
+                    let bad = outputs.into_iter().flatten().filter(|c| c.is_wrong());
+                    wrong.extend(bad.map(|c| format!("{what}: {c:?}")));
+                }
+            }
+        }
+    }
+    report(&wrong);
+}
+
+#[test]
 #[ignore = "takes a folder of models in AIC_ZOO"]
 fn exact_numerics_keep_the_bits_of_a_zoo() {
     let zoo = std::env::var("AIC_ZOO").expect("AIC_ZOO names a folder of models");
@@ -106,7 +148,7 @@ fn exact_numerics_keep_the_bits_of_a_zoo() {
     let mut all = Vec::new();
     for path in files(Path::new(&zoo), &["onnx"]).iter().filter(|p| p.display().to_string().contains(&only)) {
         let inputs = |g: &Graph, seed| (seed == 0).then(|| verify::draw(g, 1, false, false).unwrap());
-        let found = differences(path, &inputs);
+        let found: Vec<String> = backends().into_iter().flat_map(|b| differences(path, b, &inputs)).collect();
         eprintln!("{}: {} differences", path.display(), found.len());
         all.extend(found);
     }

@@ -1,7 +1,7 @@
 //! Cranelift's side of the emitter: each operation as instructions on scalars or parts of vectors.
 
-use super::memory::{Address, Buffer};
-use super::parts::{Known, PART, Parts, part_count, part_type, scalar_type};
+use super::memory::{Address, Buffer, Scratch};
+use super::parts::{Known, PART, Parts, all_lanes, part_count, part_type, scalar_type};
 use super::registers::Use;
 use crate::emit::build::{Binary, Build, Compare, PlaceOf, Unary, V};
 use aic_ir::bail;
@@ -33,6 +33,8 @@ pub(super) struct Code<'m, 'f> {
     pub uses: HashMap<Sym, Use>,
     /// Buffers of the function by name: unrolled copies of a block use the same ones.
     pub allocated: HashMap<Sym, (Buffer, DType, u32)>,
+    /// Stack slots for what has to be in memory for a moment, by their sizes and uses.
+    pub scratch: HashMap<(u32, Scratch), (ir::StackSlot, ir::AliasRegion)>,
     /// The number of alias regions so far.
     pub regions: u32,
     /// The number of branches around: what is in them may not be done before them.
@@ -69,7 +71,7 @@ impl Build for Code<'_, '_> {
 
     fn constant(&mut self, ty: VType, value: Scalar) -> Result<V<Self>> {
         let known = match value {
-            Scalar::B(b) => Known::Bool(b),
+            Scalar::B(b) => Known::all(ty.lanes, b, None),
             Scalar::F(x) if !x.is_nan() => Known::Number,
             _ => Known::Nothing,
         };
@@ -106,7 +108,24 @@ impl Build for Code<'_, '_> {
         }
         let part = self.f.ins().splat(part_type(scalar_type(ty.dtype)), scalar);
         let mut v = self.value(vec![part; part_count(lanes, ty.dtype.size() as u32)], ty);
-        v.raw.known = x.raw.known;
+        v.raw.known = match x.raw.known {
+            Known::Lanes(bits, None) => Known::all(lanes, bits == 1, None),
+            _ if ty.dtype == DType::Bool => Known::all(lanes, true, Some(self.one(x))),
+            known => known,
+        };
+        Ok(v)
+    }
+
+    fn mask(&mut self, lanes: &[bool]) -> Result<V<Self>> {
+        let n = lanes.len();
+        let mut bytes: Vec<u8> = lanes.iter().map(|b| if *b { 0xff } else { 0 }).collect();
+        bytes.resize(n.next_multiple_of(PART as usize), 0);
+        let parts = bytes.chunks(PART as usize).map(|b| self.bytes(b.to_vec(), types::I8X16)).collect();
+        let mut v = self.mask_parts(parts, n as u32, 1);
+        if n <= 64 {
+            let bits = lanes.iter().rev().fold(0, |bits, b| bits << 1 | u64::from(*b));
+            v.raw.known = Known::Lanes(bits, None);
+        }
         Ok(v)
     }
 
@@ -155,13 +174,15 @@ impl Build for Code<'_, '_> {
     }
 
     fn unary(&mut self, op: Unary, x: V<Self>) -> Result<V<Self>> {
-        let (float, scalar_bool) = (x.ty.dtype.is_float(), x.ty == VType::scalar(DType::Bool));
+        if x.ty.dtype == DType::Bool {
+            return Ok(self.complement(x));
+        }
+        let float = x.ty.dtype.is_float();
         Ok(self.map([x], x.ty, |c, [x]| {
             let ins = c.f.ins();
             match op {
                 Unary::Neg if float => ins.fneg(x),
                 Unary::Neg => ins.ineg(x),
-                Unary::Not if scalar_bool => ins.bxor_imm_s(x, 1),
                 Unary::Not => ins.bnot(x),
                 Unary::Abs => ins.fabs(x),
                 Unary::Sqrt => ins.sqrt(x),
@@ -473,17 +494,48 @@ impl Code<'_, '_> {
     }
 
     fn logic(&mut self, op: Binary, a: V<Self>, b: V<Self>) -> V<Self> {
+        let all = all_lanes(a.ty.lanes);
         match (op, a.raw.known, b.raw.known) {
-            (Binary::And, Known::Bool(true), _) | (Binary::Or, Known::Bool(false), _) => return b,
-            (Binary::And, _, Known::Bool(true)) | (Binary::Or, _, Known::Bool(false)) => return a,
+            (Binary::And, Known::Lanes(bits, None), _) if bits == all => return b,
+            (Binary::And, _, Known::Lanes(bits, None)) if bits == all => return a,
             _ => {}
         }
-        let [a, b] = self.same_lane([a, b]);
-        self.map([a, b], a.ty, |c, [x, y]| match op {
+        let [x, y] = self.same_lane([a, b]);
+        let mut v = self.map([x, y], a.ty, |c, [x, y]| match op {
             Binary::And => c.f.ins().band(x, y),
             Binary::Or => c.f.ins().bor(x, y),
             _ => c.f.ins().bxor(x, y),
-        })
+        });
+        v.raw.known = match (op, a.raw.known, b.raw.known) {
+            (Binary::And, Known::Lanes(m, c), Known::Lanes(n, d)) => {
+                let both = match (c, d) {
+                    (Some(c), Some(d)) => Some(self.f.ins().band(c, d)),
+                    (c, d) => c.or(d),
+                };
+                Known::Lanes(m & n, both)
+            }
+            (Binary::Or, Known::Lanes(m, None), Known::Lanes(n, None)) => Known::Lanes(m | n, None),
+            (Binary::Xor, Known::Lanes(m, None), Known::Lanes(n, None)) => Known::Lanes(m ^ n, None),
+            _ => Known::Nothing,
+        };
+        v
+    }
+
+    fn complement(&mut self, x: V<Self>) -> V<Self> {
+        let scalar = x.ty.lanes == 1;
+        let mut v = self.map([x], x.ty, |c, [x]| match scalar {
+            true => c.f.ins().bxor_imm_s(x, 1),
+            false => c.f.ins().bnot(x),
+        });
+        let all = all_lanes(x.ty.lanes);
+        v.raw.known = match x.raw.known {
+            Known::Lanes(bits, None) => Known::Lanes(!bits & all, None),
+            Known::Lanes(bits, Some(cond)) if bits == all => {
+                Known::Lanes(all, Some(self.f.ins().bxor_imm_s(cond, 1)))
+            }
+            _ => Known::Nothing,
+        };
+        v
     }
 
     /// `x < y ? x : y` or the like is one instruction, which gives the second operand if either is NaN. Scalars are

@@ -2,16 +2,16 @@
 //!
 //! A pointer is the buffer's base plus what each loop adds, in the order of loops, so that all but the innermost part
 //! is computed outside; the constant is left to the instruction. Buffers don't overlap: each is an alias region.
-//! Lanes that aren't consecutive are loaded and stored one by one; masked ones in a loop over the mask in memory,
-//! unless all of it is true.
+//! Lanes that aren't consecutive are loaded and stored one by one.
 
 use super::code::Code;
-use super::parts::{Known, PART, int_type, part_count, part_type, scalar_type};
+use super::parts::{PART, int_type, part_count, part_type, scalar_type};
 use crate::emit::build::{Build, Place, PlaceOf, V};
 use aic_ir::dim::Sym;
 use aic_ir::dtype::DType;
 use aic_ir::error::Result;
 use aic_ir::kernel::VType;
+use aic_ir::scalar::Scalar;
 use cranelift_codegen::ir::{
     self, AliasRegion, InstBuilder, MemFlagsData, StackSlotData, StackSlotKind, types,
 };
@@ -35,12 +35,22 @@ pub(super) enum Address {
     Register { buffer: usize, index: i64 },
 }
 
+/// What memory of the function's own is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) enum Scratch {
+    Mask,
+    Indices,
+    Values,
+    /// What is accessed instead of what may not be.
+    Nowhere,
+}
+
 /// Memory at a pointer and so many bytes.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct At {
     pub pointer: ir::Value,
     pub offset: i64,
-    flags: MemFlagsData,
+    pub flags: MemFlagsData,
 }
 
 impl At {
@@ -111,7 +121,7 @@ impl Code<'_, '_> {
         Ok(Address::Memory { pointer, offset: offset.wrapping_mul(dtype.size() as i64), region, read_only })
     }
 
-    fn add_elements(&mut self, pointer: ir::Value, elements: ir::Value, dtype: DType) -> ir::Value {
+    pub fn add_elements(&mut self, pointer: ir::Value, elements: ir::Value, dtype: DType) -> ir::Value {
         let shift = dtype.size().trailing_zeros();
         let bytes = if shift == 0 { elements } else { self.f.ins().ishl_imm_u(elements, i64::from(shift)) };
         self.f.ins().iadd(pointer, bytes)
@@ -123,7 +133,7 @@ impl Code<'_, '_> {
         Ok(self.f.ins().iadd_imm_s(at.pointer, at.offset))
     }
 
-    fn at(&mut self, address: Address) -> Result<At> {
+    pub fn at(&mut self, address: Address) -> Result<At> {
         let Address::Memory { mut pointer, mut offset, region, read_only } = address else {
             return Err(super::failed("a register has no address"));
         };
@@ -139,14 +149,22 @@ impl Code<'_, '_> {
         Ok(At { pointer, offset, flags })
     }
 
-    /// Memory of this function's own.
-    fn scratch(&mut self, bytes: u32) -> At {
-        let slot = self.slot(bytes);
-        let flags = MemFlagsData::new().with_notrap().with_alias_region(Some(self.region()));
+    /// Memory of this function for a moment.
+    pub fn scratch(&mut self, bytes: u32, of: Scratch) -> At {
+        let bytes = bytes.next_multiple_of(PART);
+        let (slot, region) = match self.scratch.get(&(bytes, of)) {
+            Some(found) => *found,
+            None => {
+                let made = (self.slot(bytes), self.region());
+                self.scratch.insert((bytes, of), made);
+                made
+            }
+        };
+        let flags = MemFlagsData::new().with_notrap().with_alias_region(Some(region));
         At { pointer: self.f.ins().stack_addr(types::I64, slot, 0), offset: 0, flags }
     }
 
-    fn load_raw(&mut self, ty: ir::Type, at: At) -> ir::Value {
+    pub fn load_raw(&mut self, ty: ir::Type, at: At) -> ir::Value {
         // Without AVX Cranelift makes unaligned vectors operands of float comparisons, which trap. Those of integers
         // it loads first.
         let as_int = !self.avx && ty.is_vector() && ty.lane_type().is_float();
@@ -155,7 +173,7 @@ impl Code<'_, '_> {
         self.recast(x, ty)
     }
 
-    fn store_raw(&mut self, x: ir::Value, at: At) {
+    pub fn store_raw(&mut self, x: ir::Value, at: At) {
         self.f.ins().store(at.flags, x, at.pointer, at.offset as i32);
     }
 
@@ -165,281 +183,106 @@ impl Code<'_, '_> {
         place: PlaceOf<Self>,
         mask: Option<V<Self>>,
     ) -> Result<V<Self>> {
-        let mask = mask.filter(|m| m.raw.known != Known::Bool(true));
-        if let Address::Register { buffer, index } = place.base() {
-            return self.load_registers(dtype, (buffer, index), place, mask);
-        }
-        match (place, mask) {
-            (Place::One(at), None) => {
+        match (place.base(), mask) {
+            (Address::Register { buffer, index }, _) => {
+                self.load_registers(dtype, (buffer, index), place, mask)
+            }
+            (at, None) => {
                 let at = self.at(at)?;
-                let x = self.load_raw(scalar_type(dtype), at);
-                Ok(self.loaded_scalar(x, dtype))
+                self.load_lanes(dtype, place, at, None)
             }
-            (Place::One(at), Some(mask)) => {
-                let cond = self.one(mask);
-                self.load_if(dtype, at, cond)
-            }
-            (Place::Same(at, n), None) => {
-                let one = self.load_place(dtype, Place::One(at), None)?;
-                self.splat(one, n)
-            }
-            (Place::Same(at, n), Some(mask)) => {
-                let any = self.any_or_all(mask, false);
-                let one = self.load_if(dtype, at, any)?;
-                let all = self.splat(one, n)?;
-                self.or_zero(mask, all)
-            }
-            (Place::Consecutive(at, n), None) => {
-                let at = self.at(at)?;
-                let parts = self.load_parts(at, dtype, n);
-                Ok(self.loaded(parts, VType { dtype, lanes: n }))
-            }
-            (Place::Reversed(at, n), None) => {
-                let forward = self.load_place(dtype, Place::Consecutive(at, n), None)?;
-                self.reverse(forward)
-            }
-            (Place::Spread(at, n, step), None) => {
-                let at = self.at(at)?;
-                let mut lanes = Vec::new();
-                for i in 0..n {
-                    let x = self
-                        .load_raw(scalar_type(dtype), at.after(i64::from(i * step) * dtype.size() as i64));
-                    lanes.push(self.loaded_scalar(x, dtype));
-                }
-                self.join(&lanes)
-            }
-            (Place::Any(at, index, n), None) => {
-                let at = self.at(at)?;
-                let index = V::<Self> { raw: index, ty: VType { dtype: DType::I64, lanes: n } };
-                self.each_lane(&[index], |c, i| {
-                    let i = c.one(i[0]);
-                    let pointer = c.add_elements(at.pointer, i, dtype);
-                    let x = c.load_raw(scalar_type(dtype), At { pointer, ..at });
-                    Ok(c.loaded_scalar(x, dtype))
-                })
-            }
-            (Place::Consecutive(at, n), Some(mask)) => self.unless_all(mask, dtype, n, |c, all| match all {
-                true => c.load_place(dtype, Place::Consecutive(at, n), None),
-                false => c.load_lanes(dtype, place, mask),
-            }),
-            (_, Some(mask)) => {
-                self.branches += 1;
-                let v = self.load_lanes(dtype, place, mask)?;
-                self.branches -= 1;
-                Ok(v)
-            }
+            (_, Some(mask)) => self.load_masked(dtype, place, mask),
         }
-    }
-
-    /// What one closure call gives if the whole mask is true, else another.
-    fn unless_all(
-        &mut self,
-        mask: V<Self>,
-        dtype: DType,
-        lanes: u32,
-        mut f: impl FnMut(&mut Self, bool) -> Result<V<Self>>,
-    ) -> Result<V<Self>> {
-        let all = self.any_or_all(mask, true);
-        let ty = part_type(scalar_type(dtype));
-        let [yes, no, end] = [(); 3].map(|()| self.f.create_block());
-        self.f.set_cold_block(no);
-        self.f.ins().brif(all, yes, &[], no, &[]);
-        self.f.seal_block(yes);
-        self.f.seal_block(no);
-        self.branches += 1;
-        for (block, all) in [(yes, true), (no, false)] {
-            self.f.switch_to_block(block);
-            let v = f(self, all)?;
-            let v = self.mask_of_lane(v, dtype.size() as u32);
-            let args: Vec<ir::BlockArg> = self.parts(v).into_iter().map(ir::BlockArg::Value).collect();
-            self.f.ins().jump(end, &args);
-        }
-        self.branches -= 1;
-        self.f.seal_block(end);
-        self.f.switch_to_block(end);
-        let count = part_count(lanes, dtype.size() as u32);
-        let parts = (0..count).map(|_| self.f.append_block_param(end, ty)).collect();
-        Ok(self.value(parts, VType { dtype, lanes }))
-    }
-
-    /// One element if the condition holds, else zero.
-    fn load_if(&mut self, dtype: DType, at: Address, cond: ir::Value) -> Result<V<Self>> {
-        let [yes, end] = [(); 2].map(|()| self.f.create_block());
-        let zero = self.constant(VType::scalar(dtype), aic_ir::scalar::Scalar::zero(dtype))?;
-        let zero = self.one(zero);
-        self.f.ins().brif(cond, yes, &[], end, &[ir::BlockArg::Value(zero)]);
-        self.f.seal_block(yes);
-        self.f.switch_to_block(yes);
-        self.branches += 1;
-        let at = self.at(at)?;
-        self.branches -= 1;
-        let x = self.load_raw(scalar_type(dtype), at);
-        self.f.ins().jump(end, &[ir::BlockArg::Value(x)]);
-        self.f.seal_block(end);
-        self.f.switch_to_block(end);
-        let x = self.f.append_block_param(end, scalar_type(dtype));
-        Ok(self.loaded_scalar(x, dtype))
-    }
-
-    /// The lanes where the mask is true, else zero.
-    pub fn or_zero(&mut self, mask: V<Self>, v: V<Self>) -> Result<V<Self>> {
-        let zero = self.constant(v.ty, aic_ir::scalar::Scalar::zero(v.ty.dtype))?;
-        self.select(mask, v, zero)
-    }
-
-    /// A masked load by way of memory: a loop over the lanes.
-    fn load_lanes(&mut self, dtype: DType, place: PlaceOf<Self>, mask: V<Self>) -> Result<V<Self>> {
-        let lanes = place.lanes();
-        let found = self.scratch(lanes * dtype.size() as u32);
-        let zero = self.bytes(vec![0; PART as usize], types::I8X16);
-        for i in 0..part_count(lanes, dtype.size() as u32) {
-            self.store_raw(zero, found.after(i as i64 * i64::from(PART)));
-        }
-        self.each_true(dtype, place, mask, |c, i, from| {
-            let x = c.load_raw(scalar_type(dtype), from);
-            let pointer = c.add_elements(found.pointer, i, dtype);
-            c.store_raw(x, At { pointer, ..found });
-            Ok(())
-        })?;
-        let parts = self.load_parts(found, dtype, lanes);
-        Ok(self.loaded(parts, VType { dtype, lanes }))
-    }
-
-    /// Does something for each lane whose mask is true, in order, given its number and where its element is.
-    fn each_true(
-        &mut self,
-        dtype: DType,
-        place: PlaceOf<Self>,
-        mask: V<Self>,
-        f: impl FnOnce(&mut Self, ir::Value, At) -> Result<()>,
-    ) -> Result<()> {
-        let lanes = place.lanes();
-        let mask = self.mask_of_lane(mask, 1);
-        let flags = self.scratch(lanes);
-        for (i, part) in self.parts(mask).into_iter().enumerate() {
-            self.store_raw(part, flags.after(i as i64 * i64::from(PART)));
-        }
-        let indices = match place {
-            Place::Any(_, index, n) => {
-                let index = V::<Self> { raw: index, ty: VType { dtype: DType::I64, lanes: n } };
-                let at = self.scratch(8 * n);
-                for (i, part) in self.parts(index).into_iter().enumerate() {
-                    self.store_raw(part, at.after(i as i64 * i64::from(PART)));
-                }
-                Some(at)
-            }
-            _ => None,
-        };
-        let (zero, end) = (self.i64(0)?, self.i64(lanes.into())?);
-        let (l, i) = self.loop_begin(zero, end, true)?;
-        let i = self.one(i);
-        let flag = self.f.ins().iadd(flags.pointer, i);
-        let flag = self.load_raw(types::I8, At { pointer: flag, ..flags });
-        let flag = self.scalar(flag, DType::Bool);
-        let mut branch = self.if_begin(flag)?;
-        let element = match (place, indices) {
-            (_, Some(at)) => {
-                let pointer = self.add_elements(at.pointer, i, DType::I64);
-                self.load_raw(types::I64, At { pointer, ..at })
-            }
-            (Place::Same(..), _) => self.one(zero),
-            (Place::Reversed(..), _) => {
-                let last = self.f.ins().iconst(types::I64, i64::from(lanes) - 1);
-                self.f.ins().isub(last, i)
-            }
-            (Place::Spread(_, _, step), _) => self.f.ins().imul_imm_s(i, i64::from(step)),
-            _ => i,
-        };
-        let at = self.at(place.base())?;
-        let pointer = self.add_elements(at.pointer, element, dtype);
-        f(self, i, At { pointer, ..at })?;
-        self.if_else(&mut branch)?;
-        self.if_end(branch)?;
-        self.loop_end(l)
     }
 
     pub fn store_place(&mut self, v: V<Self>, place: PlaceOf<Self>, mask: Option<V<Self>>) -> Result<()> {
-        let dtype = v.ty.dtype;
-        let mask = mask.filter(|m| m.raw.known != Known::Bool(true));
-        if let Address::Register { buffer, index } = place.base() {
-            return self.store_registers(v, (buffer, index), place, mask);
-        }
-        match (place, mask) {
-            (Place::One(at), None) => {
-                let (at, x) = (self.at(at)?, self.one(v));
-                self.store_raw(x, at);
-                Ok(())
-            }
-            (Place::One(_), Some(mask)) => {
-                let mut branch = self.if_begin(mask)?;
-                self.store_place(v, place, None)?;
-                self.if_else(&mut branch)?;
-                self.if_end(branch)
-            }
-            (Place::Same(at, n), None) => {
-                let last = self.extract(v, n - 1)?;
-                self.store_place(last, Place::One(at), None)
-            }
-            (Place::Consecutive(at, n), None) => {
+        match (place.base(), mask) {
+            (Address::Register { buffer, index }, _) => self.store_registers(v, (buffer, index), place, mask),
+            (at, None) => {
                 let at = self.at(at)?;
-                let parts = self.stored(v)?;
-                self.store_parts(&parts, at, dtype, n);
-                Ok(())
+                self.store_lanes(v, place, at, None)
             }
-            (Place::Reversed(at, n), None) => {
-                let reversed = self.reverse(v)?;
-                self.store_place(reversed, Place::Consecutive(at, n), None)
-            }
-            (Place::Spread(at, n, step), None) => {
-                let at = self.at(at)?;
-                for i in 0..n {
-                    let x = self.extract(v, i)?;
-                    let x = self.one(x);
-                    self.store_raw(x, at.after(i64::from(i * step) * dtype.size() as i64));
-                }
-                Ok(())
-            }
-            (Place::Any(at, index, n), None) => {
-                let at = self.at(at)?;
-                let index = V::<Self> { raw: index, ty: VType { dtype: DType::I64, lanes: n } };
-                for i in 0..n {
-                    let (x, to) = (self.extract(v, i)?, self.extract(index, i)?);
-                    let (x, to) = (self.one(x), self.one(to));
-                    let pointer = self.add_elements(at.pointer, to, dtype);
-                    self.store_raw(x, At { pointer, ..at });
-                }
-                Ok(())
-            }
-            (Place::Consecutive(..), Some(mask)) => {
-                let all = self.any_or_all(mask, true);
-                let all = self.scalar(all, DType::Bool);
-                let mut branch = self.if_begin(all)?;
-                self.store_place(v, place, None)?;
-                self.if_else(&mut branch)?;
-                self.store_lanes(v, place, mask)?;
-                self.if_end(branch)
-            }
-            (_, Some(mask)) => self.store_lanes(v, place, mask),
+            (_, Some(mask)) => self.store_masked(v, place, mask),
         }
     }
 
-    /// A masked store by way of memory: a loop over the lanes.
-    fn store_lanes(&mut self, v: V<Self>, place: PlaceOf<Self>, mask: V<Self>) -> Result<()> {
-        let dtype = v.ty.dtype;
-        let values = self.scratch(v.ty.lanes * dtype.size() as u32);
-        for (i, part) in self.stored(v)?.into_iter().enumerate() {
-            self.store_raw(part, values.after(i as i64 * i64::from(PART)));
+    /// The lanes whose bits are set, or all; others are zero. The place begins at `at`.
+    pub fn load_lanes(
+        &mut self,
+        dtype: DType,
+        place: PlaceOf<Self>,
+        at: At,
+        bits: Option<u64>,
+    ) -> Result<V<Self>> {
+        match (place, leading(place.lanes(), bits)) {
+            (Place::Consecutive(_, n), Some(k)) => {
+                let mut parts = self.load_parts(at, dtype, k);
+                let zero = self.bytes(vec![0; PART as usize], part_type(scalar_type(dtype)));
+                parts.resize(part_count(n, dtype.size() as u32), zero);
+                Ok(self.loaded(parts, VType { dtype, lanes: n }))
+            }
+            (Place::Same(_, n), Some(k)) if k == n => {
+                let x = self.load_raw(scalar_type(dtype), at);
+                let x = self.loaded_scalar(x, dtype);
+                self.splat(x, n)
+            }
+            (Place::Reversed(address, n), Some(k)) if k == n => {
+                let forward = self.load_lanes(dtype, Place::Consecutive(address, n), at, None)?;
+                let lanes = (0..n).rev().map(|i| self.extract(forward, i)).collect::<Result<Vec<_>>>()?;
+                self.join(&lanes)
+            }
+            _ => {
+                let mut lanes = Vec::new();
+                for lane in 0..place.lanes() {
+                    lanes.push(if bits.is_none_or(|bits| bits >> lane & 1 == 1) {
+                        let from = self.lane_at(dtype, place, at, lane)?;
+                        let x = self.load_raw(scalar_type(dtype), from);
+                        self.loaded_scalar(x, dtype)
+                    } else {
+                        self.constant(VType::scalar(dtype), Scalar::zero(dtype))?
+                    });
+                }
+                self.join(&lanes)
+            }
         }
-        self.each_true(dtype, place, mask, |c, i, to| {
-            let pointer = c.add_elements(values.pointer, i, dtype);
-            let x = c.load_raw(scalar_type(dtype), At { pointer, ..values });
-            c.store_raw(x, to);
-            Ok(())
-        })
+    }
+
+    /// Writes the lanes whose bits are set, or all. The place begins at `at`.
+    pub fn store_lanes(&mut self, v: V<Self>, place: PlaceOf<Self>, at: At, bits: Option<u64>) -> Result<()> {
+        let dtype = v.ty.dtype;
+        if let (Place::Consecutive(..), Some(k)) = (place, leading(v.ty.lanes, bits)) {
+            let parts = self.stored(v)?;
+            self.store_parts(&parts, at, dtype, k);
+            return Ok(());
+        }
+        for lane in (0..v.ty.lanes).filter(|i| bits.is_none_or(|bits| bits >> i & 1 == 1)) {
+            let x = self.extract(v, lane)?;
+            let x = self.one(x);
+            let to = self.lane_at(dtype, place, at, lane)?;
+            self.store_raw(x, to);
+        }
+        Ok(())
+    }
+
+    /// Where a lane's element is.
+    fn lane_at(&mut self, dtype: DType, place: PlaceOf<Self>, at: At, lane: u32) -> Result<At> {
+        let elements = match place {
+            Place::One(_) | Place::Same(..) => 0,
+            Place::Consecutive(..) => lane,
+            Place::Reversed(_, n) => n - 1 - lane,
+            Place::Spread(_, _, step) => step * lane,
+            Place::Any(_, index, lanes) => {
+                let index = V::<Self> { raw: index, ty: VType { dtype: DType::I64, lanes } };
+                let element = self.extract(index, lane)?;
+                let element = self.one(element);
+                return Ok(At { pointer: self.add_elements(at.pointer, element, dtype), ..at });
+            }
+        };
+        Ok(at.after(i64::from(elements) * dtype.size() as i64))
     }
 
     /// Consecutive elements; the last part is loaded in pieces if they don't fill it.
-    fn load_parts(&mut self, at: At, dtype: DType, lanes: u32) -> Vec<ir::Value> {
+    pub fn load_parts(&mut self, at: At, dtype: DType, lanes: u32) -> Vec<ir::Value> {
         let ty = part_type(scalar_type(dtype));
         let bytes = lanes * dtype.size() as u32;
         let mut parts = Vec::new();
@@ -464,7 +307,7 @@ impl Code<'_, '_> {
         parts
     }
 
-    fn store_parts(&mut self, parts: &[ir::Value], at: At, dtype: DType, lanes: u32) {
+    pub fn store_parts(&mut self, parts: &[ir::Value], at: At, dtype: DType, lanes: u32) {
         let bytes = lanes * dtype.size() as u32;
         for (i, part) in parts.iter().take((bytes / PART) as usize).enumerate() {
             self.store_raw(*part, at.after(i as i64 * i64::from(PART)));
@@ -500,11 +343,13 @@ impl Code<'_, '_> {
         let bytes = self.convert(v, DType::U8)?;
         Ok(self.parts(bytes))
     }
+}
 
-    fn reverse(&mut self, v: V<Self>) -> Result<V<Self>> {
-        let lanes = (0..v.ty.lanes).rev().map(|i| self.extract(v, i)).collect::<Result<Vec<_>>>()?;
-        self.join(&lanes)
-    }
+/// How many of the first lanes are those whose bits are set, if these are the first.
+fn leading(lanes: u32, bits: Option<u64>) -> Option<u32> {
+    let Some(bits) = bits else { return Some(lanes) };
+    let n = bits.trailing_ones();
+    (n == bits.count_ones()).then_some(n)
 }
 
 /// Offsets and sizes of the powers of two that the bytes after the last full part consist of.

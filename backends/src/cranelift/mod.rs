@@ -6,6 +6,7 @@
 mod code;
 mod convert;
 mod isa;
+mod masked;
 mod memory;
 mod parts;
 mod registers;
@@ -108,6 +109,7 @@ fn build(module: &mut ObjectModule, mut f: FunctionBuilder, kernel: &Kernel) -> 
         registers: Vec::new(),
         uses: registers::uses(kernel),
         allocated: HashMap::new(),
+        scratch: HashMap::new(),
         regions: 0,
         branches: 0,
     };

@@ -23,14 +23,29 @@ pub(super) struct Parts {
     pub known: Known,
 }
 
-/// What is known of all lanes of a value.
+/// What is known of the lanes of a value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Known {
     Nothing,
-    /// A float that isn't NaN.
+    /// They are floats and not NaN.
     Number,
-    /// A boolean.
-    Bool(bool),
+    /// They are booleans, at most 64: lane `i` is true if bit `i` is set, and the condition, if there is one, is true.
+    Lanes(u64, Option<ir::Value>),
+}
+
+impl Known {
+    /// So many lanes of the same boolean.
+    pub fn all(lanes: u32, value: bool, cond: Option<ir::Value>) -> Known {
+        match lanes {
+            1..=64 => Known::Lanes(if value { all_lanes(lanes) } else { 0 }, cond),
+            _ => Known::Nothing,
+        }
+    }
+}
+
+/// A bit for each lane, of at most 64.
+pub(super) fn all_lanes(lanes: u32) -> u64 {
+    u64::MAX >> (64 - lanes.clamp(1, 64))
 }
 
 /// The type of a scalar.
@@ -87,7 +102,7 @@ impl Code<'_, '_> {
     }
 
     /// A mask with lanes of so many bytes.
-    pub fn mask(&mut self, parts: Vec<ir::Value>, lanes: u32, lane: u32) -> V<Self> {
+    pub fn mask_parts(&mut self, parts: Vec<ir::Value>, lanes: u32, lane: u32) -> V<Self> {
         self.with_lane(parts, VType { dtype: DType::Bool, lanes }, lane)
     }
 
@@ -131,7 +146,7 @@ impl Code<'_, '_> {
             now *= 2;
         }
         let known = m.raw.known;
-        let mut wide = self.mask(parts, m.ty.lanes, lane);
+        let mut wide = self.mask_parts(parts, m.ty.lanes, lane);
         wide.raw.known = known;
         wide
     }
@@ -202,6 +217,10 @@ impl Code<'_, '_> {
     pub fn any_or_all(&mut self, m: V<Self>, all: bool) -> ir::Value {
         if m.ty.lanes == 1 {
             return self.one(m);
+        }
+        match m.raw.known {
+            Known::Lanes(bits, Some(cond)) if bits == all_lanes(m.ty.lanes) => return cond,
+            _ => {}
         }
         let mut parts = self.parts(m);
         let spare = parts.len() as u32 * PART - m.ty.lanes * m.raw.lane;

@@ -136,6 +136,8 @@ pub(crate) trait Build: Sized {
     fn splat(&mut self, x: V<Self>, lanes: u32) -> Result<V<Self>>;
     /// `0, 1, ..` as integers.
     fn iota(&mut self, ty: VType) -> Result<V<Self>>;
+    /// A mask that is known.
+    fn mask(&mut self, lanes: &[bool]) -> Result<V<Self>>;
     /// One lane; of a scalar the scalar.
     fn extract(&mut self, x: V<Self>, lane: u32) -> Result<V<Self>>;
     /// A vector of scalars of one type; of one scalar the scalar.

@@ -54,6 +54,13 @@ impl<B: Build> Emitter<B> {
         if lanes == 1 {
             return Ok(None);
         }
+        if range.lo == range.hi {
+            let holds = |lane| always(f, step * lane, step * lane, range);
+            let lanes: Option<Vec<bool>> = (0..i64::from(lanes)).map(holds).collect();
+            if let Some(lanes) = lanes {
+                return self.b.mask(&lanes).map(Some);
+            }
+        }
         let distance = self.dim(&distance)?;
         let b = &mut self.b;
         let (lo, hi) = (b.i64(-1 << 30)?, b.i64(1 << 30)?);
@@ -340,6 +347,9 @@ fn always(f: ScalarFn, lo: i64, hi: i64, y: Range) -> Option<bool> {
         ScalarFn::Lt if lo >= y.hi => Some(false),
         ScalarFn::Le if hi <= y.lo => Some(true),
         ScalarFn::Le if lo > y.hi => Some(false),
+        ScalarFn::Eq if lo == hi && y.lo == y.hi => Some(lo == y.lo),
+        ScalarFn::Eq if hi < y.lo || lo > y.hi => Some(false),
+        ScalarFn::Ne => always(ScalarFn::Eq, lo, hi, y).map(|answer| !answer),
         ScalarFn::Gt | ScalarFn::Ge => {
             let opposite = if f == ScalarFn::Gt { ScalarFn::Le } else { ScalarFn::Lt };
             always(opposite, lo, hi, y).map(|answer| !answer)

@@ -68,6 +68,12 @@ impl<'a, 'c> Build for Code<'a, 'c> {
         Ok(Value { raw: self.b.iota(8 * ty.dtype.size() as u32, ty.lanes), ty })
     }
 
+    fn mask(&mut self, lanes: &[bool]) -> Result<V<Self>> {
+        let raws: Vec<Raw> = lanes.iter().map(|b| self.b.i1(*b).into()).collect();
+        let ty = VType { dtype: DType::Bool, lanes: lanes.len() as u32 };
+        Ok(Value { raw: self.b.join(&raws)?, ty })
+    }
+
     fn extract(&mut self, x: V<Self>, lane: u32) -> Result<V<Self>> {
         Ok(Value { raw: self.b.extract(x.raw, lane)?, ty: VType::scalar(x.ty.dtype) })
     }
