@@ -6,6 +6,7 @@
 mod code;
 mod convert;
 mod isa;
+mod lanes;
 mod masked;
 mod memory;
 mod parts;

@@ -1,6 +1,7 @@
 //! LLVM's side of the emitter: each operation as instructions and intrinsics.
 
 use super::build::{Inkwell, Raw, internal};
+use super::table::{Instruction, float_predicate, instruction, int_predicate, reduction};
 use super::target::Target;
 use crate::emit::build::{Binary, Build, Compare, PlaceOf, Unary, V, Value};
 use aic_ir::dim::Sym;
@@ -8,6 +9,7 @@ use aic_ir::dtype::DType;
 use aic_ir::error::Result;
 use aic_ir::kernel::{Scope, VType};
 use aic_ir::scalar::Scalar;
+use inkwell::IntPredicate as P;
 use inkwell::attributes::{Attribute, AttributeLoc};
 use inkwell::basic_block::BasicBlock;
 use inkwell::module::Linkage;
@@ -15,7 +17,6 @@ use inkwell::types::BasicTypeEnum;
 use inkwell::values::{
     BasicValue, FastMathFlags, FunctionValue, InstructionOpcode as I, IntValue, PhiValue, PointerValue,
 };
-use inkwell::{FloatPredicate as F, IntPredicate as P};
 
 /// Builds the body of a kernel.
 pub(super) struct Code<'a, 'c> {
@@ -406,91 +407,5 @@ impl<'c> Code<'_, 'c> {
         self.b.builder.build_return(Some(&p)).map_err(internal)?;
         self.b.builder.position_at_end(here);
         Ok(function)
-    }
-}
-
-/// How LLVM writes an operation on two operands.
-enum Instruction {
-    Op(I),
-    Intrinsic(&'static str),
-    /// An intrinsic that may take either zero.
-    Extreme(&'static str),
-}
-
-fn instruction(op: Binary, dtype: DType) -> Instruction {
-    use Instruction::{Extreme, Intrinsic, Op};
-    let (float, signed) = (dtype.is_float(), dtype.is_signed());
-    match op {
-        Binary::Add if float => Op(I::FAdd),
-        Binary::Sub if float => Op(I::FSub),
-        Binary::Mul if float => Op(I::FMul),
-        Binary::Div if float => Op(I::FDiv),
-        Binary::Min if float => Extreme("llvm.minimum"),
-        Binary::Max if float => Extreme("llvm.maximum"),
-        Binary::CopySign => Intrinsic("llvm.copysign"),
-        Binary::Add => Op(I::Add),
-        Binary::Sub => Op(I::Sub),
-        Binary::Mul => Op(I::Mul),
-        Binary::Div if signed => Op(I::SDiv),
-        Binary::Rem if signed => Op(I::SRem),
-        Binary::Div => Op(I::UDiv),
-        Binary::Rem => Op(I::URem),
-        Binary::And => Op(I::And),
-        Binary::Or => Op(I::Or),
-        Binary::Xor => Op(I::Xor),
-        Binary::Shl => Op(I::Shl),
-        Binary::Shr if signed => Op(I::AShr),
-        Binary::Shr => Op(I::LShr),
-        Binary::Min if signed => Intrinsic("llvm.smin"),
-        Binary::Max if signed => Intrinsic("llvm.smax"),
-        Binary::Min => Intrinsic("llvm.umin"),
-        Binary::Max => Intrinsic("llvm.umax"),
-    }
-}
-
-fn reduction(op: Binary, dtype: DType) -> Option<(&'static str, FastMathFlags)> {
-    let (float, signed) = (dtype.is_float(), dtype.is_signed());
-    let (any_order, any_zero) = (FastMathFlags::AllowReassoc, FastMathFlags::NoSignedZeros);
-    Some(match op {
-        Binary::Add if float => ("llvm.vector.reduce.fadd", any_order),
-        Binary::Mul if float => ("llvm.vector.reduce.fmul", any_order),
-        Binary::Max if float => ("llvm.vector.reduce.fmaximum", any_zero),
-        Binary::Min if float => ("llvm.vector.reduce.fminimum", any_zero),
-        Binary::Add => ("llvm.vector.reduce.add", FastMathFlags::empty()),
-        Binary::Mul => ("llvm.vector.reduce.mul", FastMathFlags::empty()),
-        Binary::And => ("llvm.vector.reduce.and", FastMathFlags::empty()),
-        Binary::Or => ("llvm.vector.reduce.or", FastMathFlags::empty()),
-        Binary::Max if signed => ("llvm.vector.reduce.smax", FastMathFlags::empty()),
-        Binary::Min if signed => ("llvm.vector.reduce.smin", FastMathFlags::empty()),
-        Binary::Max => ("llvm.vector.reduce.umax", FastMathFlags::empty()),
-        Binary::Min => ("llvm.vector.reduce.umin", FastMathFlags::empty()),
-        _ => return None,
-    })
-}
-
-/// Ordered, but `!=`, which holds for NaN.
-fn float_predicate(op: Compare) -> F {
-    match op {
-        Compare::Eq => F::OEQ,
-        Compare::Ne => F::UNE,
-        Compare::Lt => F::OLT,
-        Compare::Le => F::OLE,
-        Compare::Gt => F::OGT,
-        Compare::Ge => F::OGE,
-    }
-}
-
-fn int_predicate(op: Compare, signed: bool) -> P {
-    match (op, signed) {
-        (Compare::Eq, _) => P::EQ,
-        (Compare::Ne, _) => P::NE,
-        (Compare::Lt, true) => P::SLT,
-        (Compare::Le, true) => P::SLE,
-        (Compare::Gt, true) => P::SGT,
-        (Compare::Ge, true) => P::SGE,
-        (Compare::Lt, false) => P::ULT,
-        (Compare::Le, false) => P::ULE,
-        (Compare::Gt, false) => P::UGT,
-        (Compare::Ge, false) => P::UGE,
     }
 }

@@ -9,6 +9,7 @@ mod code;
 mod features;
 mod kernel;
 mod memory;
+mod table;
 mod target;
 
 use crate::compile::{check_names, in_groups};

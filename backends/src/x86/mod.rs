@@ -35,7 +35,7 @@ pub const LLVM: Backend = functions!(
         about: "x86-64 machine code, by LLVM: the fastest",
         needs_llvm: true,
         vector_bytes: &[16, 32, 64],
-        lacks: "",
+        lacks: "compile as quickly; be built where there is no LLVM",
         ..MISSING
     }
 );
@@ -49,8 +49,8 @@ pub const CRANELIFT: Backend = functions!(
         about: "x86-64 machine code, by Cranelift: the fastest to compile",
         needs_llvm: false,
         vector_bytes: &[16],
-        lacks: "CPUs before x86-64-v2, names of CPUs but `native` and levels, wider vectors, prefetching, \
-                `--emit llvm`",
+        lacks: "wider vectors; prefetching; CPUs before x86-64-v2, and any by name but `native` and the levels; \
+                LLVM IR",
         ..MISSING
     }
 );

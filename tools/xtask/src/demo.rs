@@ -10,7 +10,9 @@ use std::path::Path;
 
 use crate::Result;
 use crate::model::Model;
-use crate::process::{cargo, command, root, run, show, target_dir};
+use crate::process::{
+    cargo, cargo_without_llvm, command, root, run, show, target_dir, target_dir_without_llvm,
+};
 use crate::setup;
 
 const SIZE: usize = 8;
@@ -23,26 +25,32 @@ struct Sample {
     grey: Vec<u8>,
 }
 
-/// Sets up, builds `aic`, compiles the model, classifies the ten pictures; says whether all are right.
+/// Sets up, builds `aic`, with LLVM or without, compiles the model, classifies the ten pictures; says whether all are
+/// right.
 ///
 /// # Errors
 /// A step before the classification fails.
-pub fn demo() -> Result<bool> {
-    setup::llvm()?;
-    run(cargo(&["build", "--release", "--package", "aic"]))?;
+pub fn demo(with_llvm: bool) -> Result<bool> {
+    let target = if with_llvm {
+        setup::llvm()?;
+        run(cargo(&["build", "--release", "--package", "aic"]))?;
+        target_dir()?
+    } else {
+        run(cargo_without_llvm(&["build", "--release"])?)?;
+        target_dir_without_llvm()?
+    };
     let folder = root().join("testdata/models/digits");
     let out_dir = target_dir()?.join("demo");
     fs::create_dir_all(&out_dir).map_err(|error| format!("can't make {}: {error}", out_dir.display()))?;
     let library = out_dir.join("digits.so");
     // A library of an earlier run is not to pass for this one's. There may be none.
     let _ = fs::remove_file(&library);
-    compile(&folder.join("digits.onnx"), &library)?;
+    compile(&target.join("release/aic"), &folder.join("digits.onnx"), &library)?;
     let samples = read_samples(&folder)?;
     classify(&library, &samples)
 }
 
-fn compile(model: &Path, library: &Path) -> Result<()> {
-    let aic = target_dir()?.join("release/aic");
+fn compile(aic: &Path, model: &Path, library: &Path) -> Result<()> {
     let compile = command(aic, &["compile", &model.to_string_lossy(), "-o", &library.to_string_lossy()]);
     println!("$ {}", show(&compile));
     run(compile)

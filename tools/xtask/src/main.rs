@@ -15,7 +15,8 @@ const USAGE: &str = "\
 usage: cargo xtask COMMAND
 
   setup   install LLVM 22 if it is missing
-  demo    set up, build, compile a trained digit classifier and run it on ten pictures
+  demo    set up, build, compile a trained digit classifier and run it on ten pictures;
+          with --without-llvm by an aic that was built without LLVM
   test    set up, then every check: formatting, lints, unit, golden, differential and conformance tests
 ";
 
@@ -27,7 +28,8 @@ fn main() -> ExitCode {
     let args: Vec<&str> = args.iter().map(String::as_str).collect();
     let result = match args[..] {
         ["setup"] => setup::llvm().map(|()| true),
-        ["demo"] => demo::demo(),
+        ["demo"] => demo::demo(true),
+        ["demo", "--without-llvm"] => demo::demo(false),
         ["test"] => test::test(),
         ["help" | "-h" | "--help"] => {
             print!("{USAGE}");

@@ -33,6 +33,22 @@ pub fn cargo(args: &[&str]) -> Command {
     command(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()), args)
 }
 
+/// Where an `aic` without LLVM is built: a target folder of its own, as features differ.
+pub fn target_dir_without_llvm() -> Result<PathBuf> {
+    Ok(target_dir()?.join("without-llvm"))
+}
+
+/// As [`cargo`], for `aic` as it is on a machine that has no LLVM.
+pub fn cargo_without_llvm(args: &[&str]) -> Result<Command> {
+    let mut command = cargo(args);
+    command.args(["--package", "aic", "--no-default-features", "--features", "cranelift", "--target-dir"]);
+    command.arg(target_dir_without_llvm()?);
+    for variable in ["LLVM_SYS_221_PREFIX", "MLIR_SYS_220_PREFIX", "TABLEGEN_220_PREFIX"] {
+        command.env(variable, "/nonexistent");
+    }
+    Ok(command)
+}
+
 /// Runs a command to its end; its output goes to the terminal.
 ///
 /// # Errors

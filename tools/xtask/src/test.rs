@@ -11,7 +11,7 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use crate::Result;
-use crate::process::{cargo, command, root, show, target_dir};
+use crate::process::{cargo, cargo_without_llvm, command, root, show, target_dir};
 use crate::setup;
 
 /// Tests that passed and failed.
@@ -48,13 +48,7 @@ fn steps(python: &str) -> Result<Vec<(&'static str, Command)>> {
     let target = target_dir()?;
     let aic = target.join("release/aic");
     let cases = target.join("onnx-cases");
-    let without_llvm = target.join("without-llvm");
-    let mut check_without_llvm =
-        cargo(&["check", "--package", "aic", "--no-default-features", "--features", "cranelift"]);
-    check_without_llvm.arg("--target-dir").arg(without_llvm);
-    for variable in ["LLVM_SYS_221_PREFIX", "MLIR_SYS_220_PREFIX", "TABLEGEN_220_PREFIX"] {
-        check_without_llvm.env(variable, "/nonexistent");
-    }
+    let test_without_llvm = cargo_without_llvm(&["test", "--no-fail-fast", "--package", "aic-backends"])?;
     let mut conformance = command(python, &["tools/conformance.py", "--aic"]);
     conformance.arg(&aic).arg("--cases").arg(cases);
     let mut second_compiler = command(python, &["tools/iree.py", "--aic"]);
@@ -62,10 +56,11 @@ fn steps(python: &str) -> Result<Vec<(&'static str, Command)>> {
     Ok(vec![
         ("formatting", cargo(&["fmt", "--all", "--check"])),
         ("lints", cargo(&["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"])),
-        ("build without LLVM", check_without_llvm),
         ("unit, golden and differential tests", cargo(&["test", "--workspace", "--no-fail-fast"])),
         ("release build", cargo(&["build", "--release", "--package", "aic"])),
         ("demo", cargo(&["xtask", "demo"])),
+        ("tests without LLVM", test_without_llvm),
+        ("demo without LLVM", cargo(&["xtask", "demo", "--without-llvm"])),
         ("conformance", conformance),
         ("second compiler", second_compiler),
     ])
