@@ -28,17 +28,15 @@ const FLAGS: &[(&str, &str)] = &[
     ("has_avx512vl", "avx512vl"),
 ];
 
-/// The instruction sets of a level, by LLVM's names, in the order of [`x86::FEATURES`].
+/// The instruction sets of a level that Cranelift uses, by LLVM's names, in the order of [`x86::FEATURES`].
 const LEVELS: &[(&str, &[&str])] = &[("x86-64-v2", V2), ("x86-64-v3", V3), ("x86-64-v4", V4)];
 
 const V2: &[&str] = &["sse3", "ssse3", "sse4.1", "sse4.2", "popcnt"];
-const V3: &[&str] = &[
-    "sse3", "ssse3", "fma", "sse4.1", "sse4.2", "movbe", "popcnt", "avx", "f16c", "bmi", "avx2", "bmi2",
-    "lzcnt",
-];
+const V3: &[&str] =
+    &["sse3", "ssse3", "fma", "sse4.1", "sse4.2", "popcnt", "avx", "bmi", "avx2", "bmi2", "lzcnt"];
 const V4: &[&str] = &[
-    "sse3", "ssse3", "fma", "sse4.1", "sse4.2", "movbe", "popcnt", "avx", "f16c", "bmi", "avx2", "bmi2",
-    "avx512f", "avx512dq", "avx512cd", "avx512bw", "avx512vl", "lzcnt",
+    "sse3", "ssse3", "fma", "sse4.1", "sse4.2", "popcnt", "avx", "bmi", "avx2", "bmi2", "avx512f",
+    "avx512dq", "avx512vl", "lzcnt",
 ];
 
 pub(super) fn features(options: &CpuOptions) -> Result<CpuFeatures> {
@@ -56,8 +54,6 @@ pub(super) fn features(options: &CpuOptions) -> Result<CpuFeatures> {
             "the cranelift backend needs a CPU with {needed}, as x86-64-v2 has it"
         );
     }
-    // Code uses no more than what Cranelift knows.
-    let names: Vec<&str> = names.into_iter().filter(|n| FLAGS.iter().any(|(_, name)| name == n)).collect();
     Ok(CpuFeatures { vector_bytes: VECTOR_BYTES, fma: names.contains(&"fma"), f16c: false, names })
 }
 

@@ -14,6 +14,9 @@ use aic_ir::kernel::VType;
 use aic_ir::scalar::Scalar;
 use cranelift_codegen::ir::{self, InstBuilder, types};
 
+/// The distance of lanes up to which the function has memory to access instead.
+const MAX_GUARDED_STEP: i64 = 64;
+
 impl Code<'_, '_> {
     pub fn load_masked(&mut self, dtype: DType, place: PlaceOf<Self>, mask: V<Self>) -> Result<V<Self>> {
         if let Some((bits, cond)) = self.known_mask(mask, place) {
@@ -65,6 +68,7 @@ impl Code<'_, '_> {
     fn known_mask(&self, mask: V<Self>, place: PlaceOf<Self>) -> Option<(u64, Option<ir::Value>)> {
         match (mask.raw.known, place) {
             (Known::Lanes(_, Some(_)), Place::Any(..)) => None,
+            (Known::Lanes(_, Some(_)), Place::Spread(_, _, step)) if step.abs() > MAX_GUARDED_STEP => None,
             (Known::Lanes(bits, cond), _) => Some((bits, cond)),
             _ if mask.ty.lanes == 1 => Some((1, Some(self.one(mask)))),
             _ => None,
@@ -75,11 +79,17 @@ impl Code<'_, '_> {
     fn guarded(&mut self, dtype: DType, place: PlaceOf<Self>, cond: Option<ir::Value>) -> Result<At> {
         let at = self.at(place.base())?;
         let Some(cond) = cond else { return Ok(at) };
-        let elements = match place {
-            Place::Spread(_, n, step) => step * (n - 1) + 1,
-            _ => place.lanes(),
+        // The first and the last element, counted from where the place begins.
+        let (first, last) = match place {
+            Place::Spread(_, n, step) => {
+                let end = step * (i64::from(n) - 1);
+                (end.min(0), end.max(0))
+            }
+            _ => (0, i64::from(place.lanes()) - 1),
         };
-        let nowhere = self.scratch(elements * dtype.size() as u32, Scratch::Nowhere);
+        let size = dtype.size() as i64;
+        let mut nowhere = self.scratch(((last - first + 1) * size) as u32, Scratch::Nowhere);
+        nowhere.pointer = self.f.ins().iadd_imm_s(nowhere.pointer, -first * size);
         let pointer = self.f.ins().iadd_imm_s(at.pointer, at.offset);
         let pointer = self.f.ins().select(cond, pointer, nowhere.pointer);
         Ok(At { pointer, offset: 0, ..at })
@@ -185,7 +195,7 @@ impl Code<'_, '_> {
                 let last = self.f.ins().iconst(types::I64, i64::from(lanes) - 1);
                 self.f.ins().isub(last, i)
             }
-            (Place::Spread(_, _, step), _) => self.f.ins().imul_imm_s(i, i64::from(step)),
+            (Place::Spread(_, _, step), _) => self.f.ins().imul_imm_s(i, step),
             _ => i,
         };
         let at = self.at(place.base())?;

@@ -69,10 +69,10 @@ impl Code<'_, '_> {
 
     /// Elements in registers if all their indices are constant, else on the stack.
     pub fn allocate(&mut self, name: &Sym, dtype: DType, len: u32) -> Buffer {
-        if let Some((buffer, t, n)) = self.allocated.get(name).copied() {
-            if (t, n) == (dtype, len) {
-                return buffer;
-            }
+        if let Some((buffer, t, n)) = self.allocated.get(name)
+            && (*t, *n) == (dtype, len)
+        {
+            return *buffer;
         }
         let buffer = match self.uses.get(name).copied() {
             Some(used) if !used.computed => {
@@ -138,7 +138,7 @@ impl Code<'_, '_> {
             return Err(super::failed("a register has no address"));
         };
         // Whatever is added to it for lanes still fits an instruction.
-        if i32::try_from(offset.saturating_abs().saturating_add(1 << 20)).is_err() {
+        if i32::try_from(offset.saturating_abs().saturating_add(1 << 30)).is_err() {
             pointer = self.f.ins().iadd_imm_s(pointer, offset);
             offset = 0;
         }
@@ -266,11 +266,12 @@ impl Code<'_, '_> {
 
     /// Where a lane's element is.
     fn lane_at(&mut self, dtype: DType, place: PlaceOf<Self>, at: At, lane: u32) -> Result<At> {
+        let lane_number = i64::from(lane);
         let elements = match place {
             Place::One(_) | Place::Same(..) => 0,
-            Place::Consecutive(..) => lane,
-            Place::Reversed(_, n) => n - 1 - lane,
-            Place::Spread(_, _, step) => step * lane,
+            Place::Consecutive(..) => lane_number,
+            Place::Reversed(_, n) => i64::from(n) - 1 - lane_number,
+            Place::Spread(_, _, step) => step * lane_number,
             Place::Any(_, index, lanes) => {
                 let index = V::<Self> { raw: index, ty: VType { dtype: DType::I64, lanes } };
                 let element = self.extract(index, lane)?;
@@ -278,7 +279,7 @@ impl Code<'_, '_> {
                 return Ok(At { pointer: self.add_elements(at.pointer, element, dtype), ..at });
             }
         };
-        Ok(at.after(i64::from(elements) * dtype.size() as i64))
+        Ok(at.after(elements * dtype.size() as i64))
     }
 
     /// Consecutive elements; the last part is loaded in pieces if they don't fill it.
@@ -355,7 +356,7 @@ fn leading(lanes: u32, bits: Option<u64>) -> Option<u32> {
 /// Offsets and sizes of the powers of two that the bytes after the last full part consist of.
 fn pieces(bytes: u32) -> impl Iterator<Item = (u32, u32)> {
     let mut at = bytes / PART * PART;
-    [8, 4, 2, 1].into_iter().filter(move |size| bytes % PART & size != 0).map(move |size| {
+    [8, 4, 2, 1].into_iter().filter(move |size| (bytes % PART) & size != 0).map(move |size| {
         let piece = (at, size);
         at += size;
         piece

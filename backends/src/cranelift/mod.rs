@@ -35,7 +35,7 @@ const KERNELS_PER_OBJECT: usize = 8;
 pub(crate) fn compile(kernels: &[Kernel], options: &CpuOptions) -> Result<Vec<Object>> {
     check_names(kernels)?;
     let isa = isa::isa(options)?;
-    in_groups(kernels, KERNELS_PER_OBJECT, options, || Ok(isa.clone()), |isa, kernels| object(isa, kernels))
+    in_groups(kernels, KERNELS_PER_OBJECT, options, || Ok(isa.clone()), object)
 }
 
 pub(crate) fn emit_text(kernels: &[Kernel], options: &CpuOptions, kind: TextKind) -> Result<String> {

@@ -6,7 +6,7 @@
 
 use super::code::Code;
 use super::parts::{PART, part_count};
-use crate::emit::build::{Build, Place, PlaceOf, V};
+use crate::emit::build::{Build, MAX_STEP, Place, PlaceOf, V};
 use aic_ir::dim::{Dim, Sym};
 use aic_ir::dtype::DType;
 use aic_ir::error::Result;
@@ -104,7 +104,7 @@ impl Walk {
     fn access(&mut self, buffer: &Sym, index: &Expr) {
         self.expr(index);
         let constant = |d: &Dim| d.symbols().iter().all(|s| self.unrolled.contains(s));
-        let near = |stride: &Dim| stride.as_const().is_some_and(|s| (-1..=4).contains(&s));
+        let near = |stride: &Dim| stride.as_const().is_some_and(|s| s.saturating_abs() <= MAX_STEP);
         let ramp = index.as_ramp().filter(|(base, stride, _)| constant(base) && near(stride));
         if let Some(u) = self.uses.get_mut(buffer) {
             u.computed |= ramp.is_none();
@@ -210,7 +210,7 @@ impl Code<'_, '_> {
         let at = index
             + match place {
                 Place::Reversed(_, n) => i64::from(n) - 1 - lane,
-                Place::Spread(_, _, step) => i64::from(step) * lane,
+                Place::Spread(_, _, step) => step * lane,
                 Place::Consecutive(..) => lane,
                 Place::One(_) | Place::Same(..) | Place::Any(..) => 0,
             };

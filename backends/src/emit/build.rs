@@ -80,6 +80,9 @@ pub(crate) enum Compare {
     Ge,
 }
 
+/// The largest constant distance of lanes that is told apart.
+pub(crate) const MAX_STEP: i64 = 1 << 16;
+
 /// The elements of an access, from an address on.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Place<R, A> {
@@ -91,8 +94,8 @@ pub(crate) enum Place<R, A> {
     Consecutive(A, u32),
     /// So many consecutive elements, the last lane first.
     Reversed(A, u32),
-    /// So many lanes, this constant number of elements apart: few enough to read what lies between.
-    Spread(A, u32, u32),
+    /// So many lanes, this constant number of elements apart; at most [`MAX_STEP`].
+    Spread(A, u32, i64),
     /// A number of elements to add to the address, `i64`, for each of so many lanes.
     Any(A, R, u32),
 }

@@ -92,10 +92,10 @@ fn to_byte<B: Build>(b: &mut B, x: V<B>, to: DType) -> Result<V<B>> {
 
 /// A 16-bit float as `f32`, exactly.
 fn widen<B: Build>(b: &mut B, x: V<B>) -> Result<V<B>> {
-    if x.ty.dtype == DType::F16 {
-        if let Some(single) = b.convert_half(x, DType::F32)? {
-            return Ok(single);
-        }
+    if x.ty.dtype == DType::F16
+        && let Some(single) = b.convert_half(x, DType::F32)?
+    {
+        return Ok(single);
     }
     let bits = b.bits(x, DType::U16)?;
     let bits = b.convert(bits, DType::U32)?;

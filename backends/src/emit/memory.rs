@@ -1,10 +1,10 @@
 //! Loads, stores and copies: which elements an access takes.
 //!
-//! Consecutive lanes are one vector access; equal ones a scalar access; every second to fourth element is told apart
-//! for builders that load what lies between; anything else is one address per lane. An address is a sum of what the
+//! Consecutive lanes are one vector access; equal ones a scalar access; lanes a constant apart are told apart, for
+//! builders that load what lies between or know each address; anything else is an index per lane. An address is a sum of what the
 //! loops around add, and a constant, so that unrolled copies share the sum.
 
-use super::build::{Build, Place, PlaceOf, V};
+use super::build::{Build, MAX_STEP, Place, PlaceOf, V};
 use super::{Emitter, name};
 use aic_ir::dim::{Dim, Range, Sym};
 use aic_ir::dtype::DType;
@@ -90,7 +90,7 @@ impl<B: Build> Emitter<B> {
             _ if lanes == 1 => Place::One(at),
             Some(0) => Place::Same(at, lanes),
             Some(1) => Place::Consecutive(at, lanes),
-            Some(step @ 2..=4) => Place::Spread(at, lanes, step as u32),
+            Some(step) if step.saturating_abs() <= MAX_STEP => Place::Spread(at, lanes, step),
             _ => Place::Any(at, self.ramp(&0.into(), &stride, lanes)?.raw, lanes),
         })
     }

@@ -44,9 +44,9 @@ impl<'c> Code<'_, 'c> {
     }
 
     /// The addresses of lanes `step` elements apart.
-    fn strided(&self, dtype: DType, at: PointerValue<'c>, step: u32, lanes: u32) -> Result<Raw<'c>> {
+    fn strided(&self, dtype: DType, at: PointerValue<'c>, step: i64, lanes: u32) -> Result<Raw<'c>> {
         let steps = self.b.iota(64, lanes);
-        let steps = self.b.bin(InstructionOpcode::Mul, steps, self.b.int_like(steps, step.into())?)?;
+        let steps = self.b.bin(InstructionOpcode::Mul, steps, self.b.int_like(steps, step)?)?;
         Ok(self.b.gep(self.element(dtype), at, steps))
     }
 
@@ -111,8 +111,8 @@ impl<'c> Code<'_, 'c> {
                 let forward = self.b.load(self.b.lanes_of(element, n), at, align(dtype))?;
                 self.b.reverse(forward)
             }
-            Place::Spread(at, n, step) => self.load_spread(dtype, at, (n, step), None),
-            Place::Any(_, _, n) => {
+            Place::Spread(at, n, step @ 2..=4) => self.load_spread(dtype, at, (n, step as u32), None),
+            Place::Spread(_, n, _) | Place::Any(_, _, n) => {
                 let all = self.b.splat(self.b.i1(true).into(), n)?;
                 self.load_masked(dtype, place, all)
             }
@@ -136,21 +136,23 @@ impl<'c> Code<'_, 'c> {
                 let forward = self.load_masked(dtype, Place::Consecutive(at, n), mask)?;
                 self.b.reverse(forward)
             }
-            Place::Spread(at, n, step) => self.load_spread(dtype, at, (n, step), Some(mask)),
+            Place::Spread(at, n, step @ 2..=4) => self.load_spread(dtype, at, (n, step as u32), Some(mask)),
+            Place::Spread(at, n, step) => self.gather(dtype, self.strided(dtype, at, step, n)?, ty, mask),
             Place::Consecutive(at, _) => {
                 let overloads = [ty, at.get_type().into()];
                 let args = [at.into(), mask, zero];
                 let v = self.b.aligned_intrinsic("llvm.masked.load", &overloads, &args, 0, align(dtype))?;
                 v.ok_or_else(|| internal("a load has no result"))
             }
-            Place::Any(at, index, _) => {
-                let at = self.b.gep(element, at, index);
-                let overloads = [ty, at.get_type()];
-                let args = [at, mask, zero];
-                let v = self.b.aligned_intrinsic("llvm.masked.gather", &overloads, &args, 0, align(dtype))?;
-                v.ok_or_else(|| internal("a load has no result"))
-            }
+            Place::Any(at, index, _) => self.gather(dtype, self.b.gep(element, at, index), ty, mask),
         }
+    }
+
+    fn gather(&self, dtype: DType, at: Raw<'c>, ty: BasicTypeEnum<'c>, mask: Raw<'c>) -> Result<Raw<'c>> {
+        let overloads = [ty, at.get_type()];
+        let args = [at, mask, ty.const_zero()];
+        let v = self.b.aligned_intrinsic("llvm.masked.gather", &overloads, &args, 0, align(dtype))?;
+        v.ok_or_else(|| internal("a load has no result"))
     }
 
     /// One element if the condition holds, else zero.
