@@ -54,6 +54,8 @@ typedef struct aic_session aic_session;
 typedef struct {
     uint32_t struct_size; /* sizeof(aic_options) */
     uint32_t n_threads;   /* including the one that calls aic_run; 0: one for each core this process may use */
+    uint32_t weights_in_place; /* 0: large weights are copied to huge pages once for all sessions, which makes reading
+                                  them faster; else they are used where they are, shared with other processes */
 } aic_options;
 
 /* A dense, row-major array. Inputs and outputs must not overlap. */

@@ -9,70 +9,21 @@
 #include "runtime.h"
 
 #include "cpu.h"
+#include "memory.h"
 #include "plan.h"
 #include "pool.h"
+#include "weights.h"
 
 #include <limits.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
-#include <sys/mman.h>
 
 #define EXPORT __attribute__((visibility("default")))
 
 /* A second thread pays from this many scalar operations per thread on. */
 enum { GRAIN = 32768 };
-enum { ALIGNMENT = 64, PAGE = 4096, HUGE_PAGE = 2 << 20 };
 enum { ERROR_BYTES = 1024 };
-
-/* ------------------------------------------------------------------------------------------------ memory */
-
-/* A block that grows. */
-typedef struct {
-    void *data;
-    size_t size;
-    void *mapping; /* what data lies in where it was mapped */
-    size_t mapped;
-} block;
-
-static void block_free(block *b)
-{
-    if (b->mapping) munmap(b->mapping, b->mapped);
-    else free(b->data);
-    *b = (block){0};
-}
-
-/* A large block begins at a huge page, and asks for such pages. */
-static bool block_map(block *b, size_t size)
-{
-    size_t mapped = size + HUGE_PAGE;
-    void *mapping = mmap(NULL, mapped, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-    if (mapping == MAP_FAILED) return false;
-    void *data = (void *)(((uintptr_t)mapping + HUGE_PAGE - 1) / HUGE_PAGE * HUGE_PAGE);
-#ifdef MADV_HUGEPAGE
-    madvise(data, size, MADV_HUGEPAGE);
-#endif
-    *b = (block){data, size, mapping, mapped};
-    return true;
-}
-
-/* Makes room for `size` bytes and at least one; contents are lost. */
-static bool block_reserve(block *b, size_t size)
-{
-    if (b->data && size <= b->size) return true;
-    block_free(b);
-    size = ((size ? size : 1) + ALIGNMENT - 1) / ALIGNMENT * ALIGNMENT;
-    if (size >= 2 * HUGE_PAGE) return block_map(b, size);
-    b->data = aligned_alloc(ALIGNMENT, size);
-    b->size = b->data ? size : 0;
-    return b->data != NULL;
-}
-
-/* Has the system provide the pages now rather than during the first run. */
-static void block_touch(const block *b)
-{
-    for (size_t at = 0; at < b->size; at += PAGE) ((volatile char *)b->data)[at] = 0;
-}
 
 /* ------------------------------------------------------------------------------------------------ session */
 
@@ -83,6 +34,8 @@ struct aic_session {
     int64_t *symbols;        /* values; -1 where unknown */
     int64_t *values;         /* of exprs */
     bool sized;              /* the first exprs and the arena hold for the symbols */
+    const void *const *constants;
+    weights *weights;        /* what some of them lie in; NULL if they are used where they are */
     void **pointers;         /* of buffers */
     block arena;
     block *heaps;
@@ -462,7 +415,7 @@ static int32_t resolve_buffer(aic_session *s, int64_t i)
     switch (b->place) {
     case AIC_PLAN_INPUT: return resolve_input(s, b->at, pointer);
     case AIC_PLAN_OUTPUT: return resolve_output(s, b->at, pointer);
-    case AIC_PLAN_CONSTANT: *pointer = (void *)(uintptr_t)s->program.constants[b->at]; break;
+    case AIC_PLAN_CONSTANT: *pointer = (void *)(uintptr_t)s->constants[b->at]; break;
     case AIC_PLAN_ARENA: *pointer = (char *)s->arena.data + s->values[b->at]; break;
     case AIC_PLAN_ALIAS: *pointer = s->pointers[b->at]; break;
     default:
@@ -612,6 +565,7 @@ EXPORT void aic_close(aic_session *s)
 {
     if (!s) return;
     pool_stop(&s->pool);
+    weights_release(s->weights);
     block_free(&s->arena);
     for (int64_t i = 0; s->heaps && i < s->plan->n_heaps; i++) block_free(&s->heaps[i]);
     for (int64_t i = 0; s->staged && i < s->plan->n_inputs; i++) block_free(&s->staged[i]);
@@ -654,21 +608,21 @@ static int32_t check_cpu(const plan_header *plan)
     return AIC_UNSUPPORTED;
 }
 
-static int32_t check_options(const aic_options *options, uint32_t *n_threads)
+/* The caller's options, with defaults for those that its version doesn't have. */
+static int32_t check_options(const aic_options *given, aic_options *options)
 {
     message m = message_in(open_error);
-    *n_threads = 0;
-    if (options && options->struct_size < sizeof options->struct_size) {
-        say(&m, "aic_options.struct_size: expected sizeof(aic_options), found %u", options->struct_size);
+    *options = (aic_options){0};
+    if (given && given->struct_size < sizeof given->struct_size) {
+        say(&m, "aic_options.struct_size: expected sizeof(aic_options), found %u", given->struct_size);
         return AIC_INVALID;
     }
-    if (options && options->struct_size >= offsetof(aic_options, n_threads) + sizeof options->n_threads)
-        *n_threads = options->n_threads;
-    if (*n_threads > POOL_MAX_THREADS) {
-        say(&m, "aic_options.n_threads: expected at most %d, found %u", POOL_MAX_THREADS, *n_threads);
+    if (given) memcpy(options, given, given->struct_size < sizeof *given ? given->struct_size : sizeof *given);
+    if (options->n_threads > POOL_MAX_THREADS) {
+        say(&m, "aic_options.n_threads: expected at most %d, found %u", POOL_MAX_THREADS, options->n_threads);
         return AIC_INVALID;
     }
-    if (*n_threads == 0) *n_threads = pool_cores();
+    if (options->n_threads == 0) options->n_threads = pool_cores();
     return AIC_OK;
 }
 
@@ -680,8 +634,34 @@ static int32_t check_version(const plan_header *plan)
     return AIC_UNSUPPORTED;
 }
 
+/* Bytes of each constant. Fails where a size can't be known, which leaves the constants where they are. */
+static bool constant_sizes(const aic_session *s, size_t *sizes)
+{
+    const int64_t *codes = s->words + s->plan->exprs;
+    for (int64_t i = 0; i < s->plan->n_buffers; i++) {
+        const plan_buffer *b = buffer_at(s, i);
+        int64_t bytes;
+        if (b->place != AIC_PLAN_CONSTANT) continue;
+        if (!expr_value(s->words + codes[b->bytes], s->symbols, &bytes) || bytes < 0) return false;
+        sizes[b->at] = (size_t)bytes;
+    }
+    return true;
+}
+
+static int32_t place_constants(aic_session *s, bool in_place)
+{
+    s->constants = s->program.constants;
+    if (in_place) return AIC_OK;
+    size_t *sizes = calloc((size_t)s->plan->n_constants + 1, sizeof *sizes);
+    if (!sizes) FAIL(AIC_NO_MEMORY, s, "out of memory");
+    if (constant_sizes(s, sizes)) s->weights = weights_acquire(s->constants, sizes, (size_t)s->plan->n_constants);
+    if (s->weights) s->constants = s->weights->constants;
+    free(sizes);
+    return AIC_OK;
+}
+
 /* Everything that depends on constants only is done now: sizes, the arena. */
-static int32_t prepare(aic_session *s, uint32_t n_threads)
+static int32_t prepare(aic_session *s, const aic_options *options)
 {
     if (!allocate_tables(s)) FAIL(AIC_NO_MEMORY, s, "out of memory");
     bool fixed = true;
@@ -690,11 +670,13 @@ static int32_t prepare(aic_session *s, uint32_t n_threads)
         s->symbols[i] = -1;
     }
     int32_t status = fixed ? update_sizes(s) : AIC_OK;
-    if (!status && !pool_start(&s->pool, n_threads)) FAIL(AIC_NO_MEMORY, s, "cannot start %u threads", n_threads);
+    if (!status) status = place_constants(s, options->weights_in_place);
+    if (!status && !pool_start(&s->pool, options->n_threads))
+        FAIL(AIC_NO_MEMORY, s, "cannot start %u threads", options->n_threads);
     return status;
 }
 
-static int32_t open_session(const aic_program *program, uint32_t n_threads, aic_session **session)
+static int32_t open_session(const aic_program *program, const aic_options *options, aic_session **session)
 {
     aic_session *s = aligned_alloc(_Alignof(aic_session), sizeof *s);
     if (!s) return AIC_NO_MEMORY;
@@ -702,7 +684,7 @@ static int32_t open_session(const aic_program *program, uint32_t n_threads, aic_
     s->program = *program;
     s->plan = (const plan_header *)program->plan;
     s->words = program->plan;
-    int32_t status = prepare(s, n_threads);
+    int32_t status = prepare(s, options);
     if (!status) {
         *session = s;
         return AIC_OK;
@@ -712,16 +694,16 @@ static int32_t open_session(const aic_program *program, uint32_t n_threads, aic_
     return status;
 }
 
-int32_t aic_open_program(const aic_program *program, const aic_options *options, aic_session **session)
+int32_t aic_open_program(const aic_program *program, const aic_options *given, aic_session **session)
 {
     open_error[0] = 0;
     if (!session) return AIC_INVALID;
     *session = NULL;
-    uint32_t n_threads;
-    int32_t status = check_options(options, &n_threads);
+    aic_options options;
+    int32_t status = check_options(given, &options);
     if (!status) status = check_version((const plan_header *)program->plan);
     if (!status) status = check_cpu((const plan_header *)program->plan);
-    return status ? status : open_session(program, n_threads, session);
+    return status ? status : open_session(program, &options, session);
 }
 
 #ifdef AIC_ARTIFACT

@@ -409,11 +409,15 @@ pub struct Times {
 }
 
 impl Runner {
-    /// Compiles the kernels of a program for this machine and opens a session with so many threads (0: all cores).
+    /// Compiles the kernels of a program for this machine and opens a session.
     ///
     /// # Errors
     /// A kernel can't be compiled, or the session can't be opened.
-    pub fn compile(program: &Program, cpu: &CpuOptions, n_threads: u32) -> Result<(Runner, Times)> {
+    pub fn compile(
+        program: &Program,
+        cpu: &CpuOptions,
+        options: session::Options,
+    ) -> Result<(Runner, Times)> {
         let start = Instant::now();
         let objects = aic_backends::compile(&program.kernels, cpu)?;
         let compile = start.elapsed();
@@ -421,7 +425,7 @@ impl Runner {
         let functions: Result<Vec<_>> = program.kernels.iter().map(|k| library.get(&k.name)).collect();
         let kernels = Kernels { functions: functions?, code: Box::new(library) };
         let cpu = plan::cpu_bits(aic_backends::cpu_features(cpu)?.names);
-        let options = session::Options { n_threads, cpu, ..session::Options::default() };
+        let options = session::Options { cpu, ..options };
         // SAFETY: the functions are the program's kernels, compiled, and `code` holds them.
         let session = unsafe { Session::new(program, kernels, &options) }?;
         Ok((Runner::Compiled(session), Times { compile, load: start.elapsed() - compile }))

@@ -36,6 +36,8 @@ pub struct Options {
     pub n_threads: u32,
     /// Instruction sets that the kernels use, as [`plan::cpu_bits`] gives them.
     pub cpu: u64,
+    /// Whether large weights are used where they lie, rather than copied to huge pages: that pays after some runs.
+    pub weights_in_place: bool,
     /// Fills memory with `0xff` before it is used, so that reading what no step wrote shows.
     pub poison: bool,
 }
@@ -104,8 +106,11 @@ impl Session {
             host_context: host.as_ptr().cast(),
             flags: u64::from(options.poison),
         };
-        let raw_options =
-            RawOptions { struct_size: size_of::<RawOptions>() as u32, n_threads: options.n_threads };
+        let raw_options = RawOptions {
+            struct_size: size_of::<RawOptions>() as u32,
+            n_threads: options.n_threads,
+            weights_in_place: u32::from(options.weights_in_place),
+        };
         let mut raw = ptr::null_mut();
         // SAFETY: the program's fields are the runtime's, and point to what the session owns from here on.
         unsafe { aic_open_program(&raw_program, &raw_options, &mut raw) };
@@ -328,6 +333,7 @@ struct RawSession {
 struct RawOptions {
     struct_size: u32,
     n_threads: u32,
+    weights_in_place: u32,
 }
 
 #[repr(C)]

@@ -5,6 +5,7 @@ use aic::driver::{self, Options, Runner, Source};
 use aic::import::onnx::{ImportOptions, Imported};
 use aic::io;
 use aic::package::Kind;
+use aic::session;
 use aic_backends::CpuOptions;
 use aic_ir::dtype::DType;
 use aic_ir::eval;
@@ -36,7 +37,8 @@ fn a_model_runs_in_this_process() {
     for (options, n_threads) in backends("native").iter().flat_map(|o| [(o, 1), (o, 2)]) {
         let cpu = &options.cpu;
         let program = driver::lower(graph.clone(), options).unwrap();
-        let (mut s, _) = Runner::compile(&program, cpu, n_threads).unwrap();
+        let session = session::Options { n_threads, ..session::Options::default() };
+        let (mut s, _) = Runner::compile(&program, cpu, session).unwrap();
         for batch in [3, 1, 10] {
             let inputs: Vec<Tensor> = graph
                 .inputs

@@ -4,7 +4,7 @@
 
 mod programs;
 
-use aic::session::Session;
+use aic::session::{Kernels, Options, Session};
 use aic_ir::dim::Dim;
 use aic_ir::dtype::DType;
 use aic_ir::graph::Graph;
@@ -63,6 +63,19 @@ fn large_memory() {
         check_layers(&mut s, batch, &weights);
     }
     assert!(s.arena_bytes() >= 2 * 40_000 * 64 * 4);
+}
+
+#[test]
+fn large_weights_wherever_they_lie() {
+    let weights = some_weights(3 << 20, 2);
+    let program = layers("batch", &weights);
+    for weights_in_place in [false, true] {
+        let kernels = || Kernels { functions: LAYERS.to_vec(), code: Box::new(()) };
+        let options = Options { n_threads: 2, weights_in_place, ..Options::default() };
+        // SAFETY: the functions do what the program declares.
+        let mut s = unsafe { Session::new(&program, kernels(), &options) }.unwrap();
+        check_layers(&mut s, 3, &weights);
+    }
 }
 
 #[test]

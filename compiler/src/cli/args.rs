@@ -4,6 +4,7 @@ use super::print::{self, Progress};
 use aic::driver::{self, Runner, Source, Times};
 use aic::import::onnx::Structure;
 use aic::io::{self, Format};
+use aic::session;
 use aic_backends::{BACKENDS, CpuOptions};
 use aic_ir::ensure;
 use aic_ir::error::{Error, Result};
@@ -234,11 +235,12 @@ pub struct Prepared {
     pub times: Times,
 }
 
-/// Reads a model and its inputs and gets it ready to run. Tells what is worth knowing.
+/// Reads a model and its inputs and gets it ready to run, once or with weights that pay after some runs. Tells what is
+/// worth knowing.
 ///
 /// # Errors
 /// Anything that keeps the model from being run on these inputs.
-pub fn prepare(model: &ModelArgs, args: &RunArgs) -> Result<Prepared> {
+pub fn prepare(model: &ModelArgs, args: &RunArgs, weights_in_place: bool) -> Result<Prepared> {
     let start = Instant::now();
     let source = model.load()?;
     let given = io::read_inputs(&args.inputs, &source.inputs())?;
@@ -263,20 +265,22 @@ pub fn prepare(model: &ModelArgs, args: &RunArgs) -> Result<Prepared> {
             ensure!(!args.strict, "--strict asks for compiled code, which the reference backend has none of");
             (Runner::Reference(imported.graph, Vec::new()), Times::default())
         }
-        _ => compile(imported.graph, args)?,
+        _ => compile(imported.graph, args, weights_in_place)?,
     };
     times.compile += reading + importing;
     Ok(Prepared { source, runner, inputs, outputs, format, times })
 }
 
-fn compile(graph: Graph, args: &RunArgs) -> Result<(Runner, Times)> {
+fn compile(graph: Graph, args: &RunArgs, weights_in_place: bool) -> Result<(Runner, Times)> {
     let start = Instant::now();
     let cpu = CpuOptions { backend: args.backend, cpu: args.cpu.cpu.clone(), ..CpuOptions::default() };
     let program = driver::lower(graph, &args.optimise.options(cpu.clone())?)?;
     report_host_nodes(&program, args.strict)?;
     let lowering = start.elapsed();
     let _progress = Progress::start(&format!("compiling {} kernels", program.kernels.len()));
-    let (runner, times) = Runner::compile(&program, &cpu, args.threads)?;
+    let options =
+        session::Options { n_threads: args.threads, weights_in_place, ..session::Options::default() };
+    let (runner, times) = Runner::compile(&program, &cpu, options)?;
     Ok((runner, Times { compile: times.compile + lowering, ..times }))
 }
 

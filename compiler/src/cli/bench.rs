@@ -29,6 +29,9 @@ pub struct Args {
     /// How long to run it for; once at least
     #[arg(long, value_name = "S", default_value_t = 3.0, value_parser = parse_seconds)]
     seconds: f64,
+    /// Read weights where the model's file is mapped, rather than from copies on huge pages
+    #[arg(long)]
+    weights_in_place: bool,
     /// Print JSON
     #[arg(long)]
     json: bool,
@@ -46,7 +49,8 @@ fn parse_seconds(text: &str) -> std::result::Result<f64, String> {
 /// # Errors
 /// The model can't be run on these inputs.
 pub fn execute(args: &Args) -> Result<()> {
-    let Prepared { mut runner, inputs, times, .. } = args::prepare(&args.model, &args.run)?;
+    let Prepared { mut runner, inputs, times, .. } =
+        args::prepare(&args.model, &args.run, args.weights_in_place)?;
     runner.bind(&inputs);
     let runs = {
         let _progress = Progress::start("running");

@@ -39,7 +39,8 @@ pub struct Args {
 /// # Errors
 /// The model can't be run on these inputs, or the outputs can't be written.
 pub fn execute(args: &Args) -> Result<()> {
-    let Prepared { source, mut runner, inputs, outputs, format, .. } = args::prepare(&args.model, &args.run)?;
+    let Prepared { source, mut runner, inputs, outputs, format, .. } =
+        args::prepare(&args.model, &args.run, true)?;
     let values = io::put_together(&outputs, runner.run(&inputs)?)?;
     let ports = source.outputs();
     let mut rows = Vec::new();

@@ -13,7 +13,7 @@ pub use compare::Comparison;
 pub use inputs::{Case, case_of, draw, generate};
 
 use crate::driver::{Options, Runner};
-use crate::reproducer;
+use crate::{reproducer, session};
 use aic_ir::error::Result;
 use aic_ir::graph::Graph;
 use aic_ir::program::Program;
@@ -77,7 +77,8 @@ impl<'a> Compiler<'a> {
 /// # Errors
 /// A kernel can't be compiled, or the session can't be opened.
 pub fn load_compiled(program: &Program, options: &Options, n_threads: u32) -> Result<Run> {
-    let (mut runner, _) = Runner::compile(program, &options.cpu, n_threads)?;
+    let session = session::Options { n_threads, weights_in_place: true, ..session::Options::default() };
+    let (mut runner, _) = Runner::compile(program, &options.cpu, session)?;
     Ok(Box::new(move |inputs| runner.run(inputs)))
 }
 
