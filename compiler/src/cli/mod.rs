@@ -15,9 +15,11 @@ mod check;
 mod compile;
 mod convert;
 mod info;
+mod kernels;
 mod ops;
 mod opt;
 mod run;
+mod target;
 mod verify;
 
 use aic_ir::error::Result;
@@ -54,6 +56,8 @@ enum Command {
     Verify(verify::Args),
     Bisect(bisect::Args),
     Ops(ops::Args),
+    Kernels(kernels::Args),
+    Target(target::Args),
     Convert(convert::Args),
     Bench(bench::Args),
 }
@@ -69,6 +73,8 @@ impl Command {
             Command::Verify(args) => verify::execute(&args),
             Command::Bisect(args) => bisect::execute(&args),
             Command::Ops(args) => ops::execute(&args),
+            Command::Kernels(args) => kernels::execute(&args),
+            Command::Target(args) => target::execute(&args),
             Command::Convert(args) => convert::execute(&args),
             Command::Bench(args) => bench::execute(&args),
         }

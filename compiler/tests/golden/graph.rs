@@ -9,7 +9,9 @@ use aic::verify::compare::compare;
 use aic::verify::reference::{Expected, reference};
 use aic_ir::error::Result;
 use aic_ir::eval;
+use aic_ir::eval::KernelBuffer;
 use aic_ir::graph::Graph;
+use aic_ir::kernel::Kernel;
 use aic_ir::op::{Operand, Rng, Values};
 use aic_ir::target::Target;
 use aic_ir::tensor::Tensor;
@@ -42,6 +44,25 @@ fn check_graph(graph: &Graph) -> Result<()> {
         let checked =
             check_program(graph, &target, &cases).and_then(|()| check_exact(graph, &target, &cases));
         checked.map_err(|e| e.context(format!("compiled for {name}")))?;
+    }
+    for target in [Target::sm_80(), Target::ascend_910b3()] {
+        let checked = check_program(graph, &target, &cases);
+        checked.map_err(|e| e.context(format!("compiled for {}", target.name)))?;
+    }
+    Ok(())
+}
+
+/// A kernel whose parameters are those of a graph computes what the graph does.
+pub fn check_kernel(graph: &Graph, k: &Kernel) -> Result<()> {
+    for case in (0..SEEDS).filter_map(|seed| Case::new(graph, seed)).filter(|c| c.is_finite) {
+        let mut buffers: Vec<KernelBuffer> = case.inputs.iter().map(KernelBuffer::from_tensor).collect();
+        let outputs = || case.expected.iter().map(|e| &e.value);
+        buffers.extend(outputs().map(|t| KernelBuffer::poisoned(t.dtype(), t.len())));
+        eval::kernel(k, &mut buffers, &[]).map_err(|e| e.context(&case))?;
+        let found = buffers[case.inputs.len()..].iter().zip(outputs());
+        let found: Vec<Tensor> =
+            found.map(|(b, t)| b.to_tensor(t.shape().to_vec())).collect::<Result<_>>()?;
+        case.compare_close(&found)?;
     }
     Ok(())
 }
@@ -77,6 +98,7 @@ fn check_program(graph: &Graph, target: &Target, cases: &[Case]) -> Result<()> {
     let program = pipeline::compile(graph.clone(), &Options::new(target.clone()))?;
     for k in &program.kernels {
         crate::kernel::well_formed(k)?;
+        verify::report("the kernel", &verify::machine(k, target))?;
     }
     for case in cases.iter().filter(|c| c.is_finite) {
         let found = eval::program(&program, &case.inputs).map_err(|e| e.context(case))?;

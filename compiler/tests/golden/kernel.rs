@@ -7,8 +7,10 @@ use aic_ir::eval::{self, KernelBuffer};
 use aic_ir::graph::Graph;
 use aic_ir::kernel::Kernel;
 use aic_ir::op::{Op, Operand, Rng};
+use aic_ir::target::Target;
 use aic_ir::tensor::Tensor;
 use aic_ir::{bail, ensure, text, verify};
+use aic_passes::schedule;
 use std::collections::HashMap;
 use std::path::Path;
 
@@ -32,19 +34,45 @@ pub fn well_formed(k: &Kernel) -> Result<()> {
     Ok(())
 }
 
-/// `kernel print FILE`, `kernel verify FILE`, `kernel eval FILE NAME=VALUES..`.
+/// `kernel print FILE`, `kernel verify FILE [TARGET]`, `kernel eval FILE NAME=VALUES..`, and
+/// `kernel match GRAPH TARGET SCHEDULE`.
 pub fn tool(args: &[String], folder: &Path) -> Result<String> {
     let [command, file, values @ ..] = args else {
-        bail!("expected `print FILE`, `verify FILE` or `eval FILE NAME=VALUES..`")
+        bail!(
+            "expected `print FILE`, `verify FILE [TARGET]`, `eval FILE NAME=VALUES..` or `match GRAPH TARGET SCHEDULE`"
+        )
     };
     let src = std::fs::read_to_string(folder.join(file)).map_err(|e| Error::new(format!("{file}: {e}")))?;
+    if command == "match" {
+        let [target, schedule] = values else { bail!("expected a target and a schedule") };
+        return matches(&text::parse_graph(&src)?, &target_of(target)?, schedule).map(|()| String::new());
+    }
     let k = text::parse_kernel(&src).map_err(|e| e.context(file))?;
     match command.as_str() {
         "print" => Ok(k.to_string()),
-        "verify" => verify::report("the kernel", &verify::kernel(&k)).map(|()| String::new()),
+        "verify" => {
+            let found = match values {
+                [] => verify::kernel(&k),
+                [target, ..] => verify::kernel_for(&k, &target_of(target)?),
+            };
+            verify::report("the kernel", &found).map(|()| String::new())
+        }
         "eval" => evaluate(&k, values),
         _ => bail!("unknown command {command}"),
     }
+}
+
+fn target_of(name: &str) -> Result<Target> {
+    Target::named(name).ok_or_else(|| Error::new(format!("there is no target {name}")))
+}
+
+/// A graph that is one loop nest means, by this schedule on this target, what it means as a graph.
+fn matches(graph: &Graph, target: &Target, schedule: &str) -> Result<()> {
+    let Some(compute) = aic_ir::compose::compose(graph) else { bail!("the graph is no compute definition") };
+    let k = schedule::apply("k", &schedule::Nest::new(&compute)?, &schedule.parse()?);
+    well_formed(&k)?;
+    verify::report("the kernel", &verify::kernel_for(&k, target))?;
+    crate::graph::check_kernel(graph, &k)
 }
 
 /// Runs a kernel on the values given and prints the buffers that it may write. Inputs that have no values get

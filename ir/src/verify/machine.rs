@@ -192,7 +192,7 @@ impl Checker<'_> {
         let has_warps = self.loops.iter().any(|(l, _)| *l == Level::Warp);
         let warp = i64::from(limits.warp);
         let is_inner = self.loops.last().is_some_and(|(l, _)| is_thread(*l));
-        if has_warps && is_inner {
+        if has_warps && is_inner && warp > 0 {
             self.check(threads == warp, format_args!("a warp has {warp} threads, not {threads}"));
         }
     }
@@ -223,9 +223,8 @@ impl Checker<'_> {
         self.declare(b);
         let Some(space) = self.target.space(b.scope) else { return };
         let name = &self.target.name;
-        if matches!(b.scope, Scope::Register | Scope::Stack) {
-            let is_constant = b.len.as_const().is_some();
-            self.check(is_constant, format_args!("{} has length {}, not a constant", b.name, b.len));
+        if matches!(b.scope, Scope::Register | Scope::Stack) && b.len.as_const().is_none() {
+            return self.fail(format_args!("{} has length {}, not a constant", b.name, b.len));
         }
         let Some(most) = space.bytes.and_then(|n| i64::try_from(n).ok()) else { return };
         let mut live: BTreeMap<&str, i64> = BTreeMap::new();

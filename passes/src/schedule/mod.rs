@@ -67,8 +67,12 @@ pub fn choose_for(nest: &Nest, target: &Target) -> Option<Schedule> {
 /// The largest distance of elements whose vectors are shuffled together from contiguous ones.
 const SHUFFLED: i64 = 4;
 
-/// The first schedule on a CPU: a choice by the shape of the nest.
+/// The first schedule: on a CPU a choice by the shape of the nest, on other machines that of [`choose_for`] or, where
+/// there is none, one without effect.
 pub fn choose(nest: &Nest, target: &Target) -> Schedule {
+    if !target.is_cpu() {
+        return choose_for(nest, target).unwrap_or_else(|| Schedule::new(Class::Map, 1));
+    }
     // The lanes of a reduction decide about its bits, so that nothing fused to it may change them.
     let widest = if nest.reduction.is_some() { nest.acc.size() } else { nest.widest() };
     let lanes = target.lanes(widest);

@@ -46,7 +46,8 @@ fn new_factor(c: &Compute, k: usize, target: &Target, which: Transposed) -> Opti
     let (ReduceOp::Sum, over) = s.reduction.as_ref().map(|r| (r.op, &r.axes))? else { return None };
     let Expr::Call(ScalarFn::Mul, factors) = &s.value else { return None };
     let [a, b] = &factors[..] else { return None };
-    if over.iter().any(|o| s.axes.iter().any(|x| o.extent.mentions(&x.var))) {
+    let is_triangular = over.iter().any(|o| s.axes.iter().any(|x| o.extent.mentions(&x.var)));
+    if is_triangular || !target.is_cpu() {
         return None;
     }
     let used = |e: &Expr, axes: &[Axis]| -> Vec<Axis> {

@@ -9,6 +9,7 @@ use super::super::emit::{Emitter, lane};
 use super::super::nest::Nest;
 use super::super::reduce::{finish, lanes_at, read, register};
 use super::product::{Matrix, Product, clip, product};
+use aic_ir::bounds::Bounds;
 use aic_ir::dim::{Dim, Sym};
 use aic_ir::kernel::{Buffer, Copy, Expr, Level, LoopKind, Mma, Operand, Scope, Steps, Stmt, Tile};
 use aic_ir::scalar::{Scalar, ScalarFn};
@@ -79,8 +80,15 @@ pub fn body(nest: &Nest, s: &Schedule, frame: &mut Frame) -> Vec<Stmt> {
     let m0 = index("bm", &grid[1]) * i64::from(m).into();
     let n0 = index("bn", &grid[0]) * i64::from(n).into();
     let batch: HashMap<Sym, Dim> = product.batch_at(&index("bz", &grid[2])).into_iter().collect();
-    let g = Gpu { p: &product, unit, block, warp, warps, threads, grid, origin: [m0, n0], batch };
-    g.blocks(frame)
+    let mut ranges = Bounds::new();
+    ranges.loop_var(&Sym::new("warp"), &0.into(), &(threads / 32).into());
+    ranges.loop_var(&Sym::new("thread"), &0.into(), &32.into());
+    let g = Gpu { p: &product, unit, block, warp, warps, threads, ranges, grid, origin: [m0, n0], batch };
+    let factors = [(&product.a, 0, "ta"), (&product.b, 1, "tb")].map(|(m, own, name)| g.shared(m, own, name));
+    // Without asynchronous copies there is nothing to be ahead of.
+    let buffers = if factors.iter().any(|s| s.is_async) { block.buffers } else { 1 };
+    let g = Gpu { block: schedule::Tile { buffers, ..block }, ..g };
+    g.blocks(&factors, frame)
 }
 
 struct Gpu<'a> {
@@ -92,6 +100,8 @@ struct Gpu<'a> {
     warps: [u32; 2],
     /// Threads of a block.
     threads: i64,
+    /// Those of the warp's and thread's numbers.
+    ranges: Bounds,
     /// Blocks along x, y and z.
     grid: [Dim; 3],
     /// The first row and column of a block's tile.
@@ -124,15 +134,13 @@ impl Shared<'_> {
 }
 
 impl Gpu<'_> {
-    fn blocks(&self, frame: &mut Frame) -> Vec<Stmt> {
-        let shared =
-            [(&self.p.a, 0, "ta"), (&self.p.b, 1, "tb")].map(|(m, own, name)| self.shared(m, own, name));
+    fn blocks(&self, shared: &[Shared; 2], frame: &mut Frame) -> Vec<Stmt> {
         let mut body: Vec<Stmt> = shared.iter().map(|s| self.alloc(s)).collect();
         let lanes = Stmt::loop_of(
             &Sym::new("thread"),
             32.into(),
             bound(Level::Thread(0)),
-            self.thread(&shared, frame),
+            self.thread(shared, frame),
         );
         let n_warps = i64::from(self.warps[0] * self.warps[1]);
         body.push(Stmt::loop_of(&Sym::new("warp"), n_warps.into(), bound(Level::Warp), vec![lanes]));
@@ -246,6 +254,7 @@ impl Gpu<'_> {
         let id_of = |own: Dim, all: i64| if rounds > 1 { Dim::sym(&round) * all.into() + own } else { own };
         let id = id_of(thread, self.threads);
         let (row, column) = (id.floor_div(&per_row.into()), id.modulo(&per_row.into()) * s.chunk.into());
+        let (row, column) = (self.ranges.simplify(&row), self.ranges.simplify(&column));
         let origin = |axis: usize| match axis {
             2 => step.clone() * i64::from(self.block.extent[2]).into(),
             _ => self.origin[axis].clone(),
@@ -283,6 +292,7 @@ impl Gpu<'_> {
         let (warp, columns) = (Dim::named("warp"), Dim::from(i64::from(self.warps[1])));
         let [m, n, _] = self.warp.extent.map(i64::from);
         [warp.floor_div(&columns) * m.into(), warp.modulo(&columns) * n.into()]
+            .map(|d| self.ranges.simplify(&d))
     }
 
     /// A step's tiles, multiplied.

@@ -86,11 +86,14 @@ fn matrix(nest: &Nest, f: &Flat, own: &Axis, k: &Axis) -> Option<Matrix> {
 }
 
 impl Product<'_> {
-    /// The matrix instruction for its types, of those that are, or are not, asynchronous.
+    /// The matrix instruction for its types that uses all their bits, of those that are, or are not, asynchronous.
     pub fn unit<'t>(&self, target: &'t Target, is_async: bool) -> Option<&'t MatrixUnit> {
         let types = [(Operand::C, self.nest.acc), (Operand::A, self.a.dtype), (Operand::B, self.b.dtype)];
         let fits = |u: &&MatrixUnit| {
-            u.is_async == is_async && types.iter().all(|(operand, dtype)| u.dtype(*operand) == *dtype)
+            let is_exact = self.a.dtype != DType::F32 || u.precision >= 24;
+            u.is_async == is_async
+                && is_exact
+                && types.iter().all(|(operand, dtype)| u.dtype(*operand) == *dtype)
         };
         target.matrix.iter().find(fits)
     }
