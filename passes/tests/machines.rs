@@ -8,7 +8,7 @@ mod common;
 
 use aic_ir::compose::compose;
 use aic_ir::graph::Graph;
-use aic_ir::kernel::Kernel;
+use aic_ir::kernel::{Kernel, Stmt};
 use aic_ir::op::{Operand, Rng, Values};
 use aic_ir::schedule::Schedule;
 use aic_ir::target::Target;
@@ -174,5 +174,77 @@ fn random_shapes() {
         let gpu = format!("contract {} block=32x32x32*2 warp=16x16x32", unit("mma_m16n8k16"));
         let npu = format!("contract {} cores=2 l1=32x32x32*2 l0=32x32x16*2 ub=8x32x1", unit("cube"));
         check(&text, &[("sm_80", &gpu), ("910B3", &npu)]);
+    }
+}
+
+/// Statements that are taken away or weakened, one at a time, are all missed: by the verifier, by the interpreter, or in
+/// the result.
+#[test]
+fn faults_are_caught() {
+    let text = "graph(%0: f16[64,96], %1: f16[96,64], %2: f16[64]) -> f16[64,64] {
+      %3 = matmul %0 %1 %4 = add %3 %2 return %4 }";
+    let g = parse_graph(text).unwrap();
+    let (c, x) = (compose(&g).unwrap(), inputs(&g, 5));
+    let want = eval::graph(&g, &x).unwrap().remove(0);
+    let schedules = [
+        ("sm_80", "contract unit=mma_m16n8k16_f16 block=32x32x32*3 warp=16x16x32"),
+        ("sm_80", "contract unit=mma_m16n8k16_f16 block=32x32x32 warp=16x16x32"),
+        ("910B3", "contract unit=cube_f16 cores=2 l1=32x32x32*2 l0=32x32x16*2 ub=8x32x1"),
+        ("910B3", "contract unit=cube_f16 cores=2 l1=32x32x32 l0=32x32x16 ub=8x32x1"),
+    ];
+    for (name, s) in schedules {
+        let target = Target::named(name).unwrap();
+        let k = schedule::apply("k", &schedule::Nest::new(&c).unwrap(), &s.parse().unwrap());
+        let mut n_faults = 0;
+        while let Some((fault, wrong)) = faulty(&k, n_faults) {
+            n_faults += 1;
+            let is_right = || run(&wrong, &x, &want).is_ok_and(|y| common::difference(&want, &y).is_none());
+            let is_missed = verify::kernel_for(&wrong, &target).is_empty() && is_right();
+            assert!(!is_missed, "{name}: nobody misses it: {fault}\n{wrong}");
+        }
+        assert!(n_faults > 6, "only {n_faults} faults");
+    }
+}
+
+/// A kernel with its `n`th fault, and what that is.
+fn faulty(k: &Kernel, n: usize) -> Option<(String, Kernel)> {
+    let (mut wrong, mut left, mut fault) = (k.clone(), n, None);
+    break_one(&mut wrong.body, &mut left, &mut fault);
+    Some((fault?, wrong))
+}
+
+fn break_one(stmts: &mut Vec<Stmt>, left: &mut usize, fault: &mut Option<String>) {
+    let mut at = 0;
+    while at < stmts.len() && fault.is_none() {
+        let text = stmts[at].to_string();
+        let line = text.lines().next().unwrap_or_default().to_owned();
+        let breaks = match &mut stmts[at] {
+            Stmt::Barrier(_) | Stmt::Copy(_) | Stmt::Mma(_) | Stmt::Commit { .. } => true,
+            Stmt::Wait { pending, .. } => {
+                if *left == 0 {
+                    *pending += 1;
+                    *fault = Some(format!("{line}, with one more pending"));
+                    return;
+                }
+                *left -= 1;
+                true
+            }
+            Stmt::For { body, .. } => {
+                break_one(body, left, fault);
+                false
+            }
+            Stmt::If { then, .. } => {
+                break_one(then, left, fault);
+                false
+            }
+            _ => false,
+        };
+        if breaks && *left == 0 {
+            stmts.remove(at);
+            *fault = Some(format!("without {line}"));
+        } else if breaks {
+            *left -= 1;
+        }
+        at += 1;
     }
 }

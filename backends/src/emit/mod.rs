@@ -18,7 +18,8 @@ use aic_ir::dim::{Dim, Range, Sym};
 use aic_ir::dtype::DType;
 use aic_ir::error::Result;
 use aic_ir::kernel::{Buffer, Expr, Kernel, LoopKind, Scope, Stmt, VType};
-use aic_ir::{bail, ensure};
+use aic_ir::target::Target;
+use aic_ir::{bail, ensure, verify};
 use build::{Binary, Build, V};
 use memory::{Memory, check_lanes};
 use std::collections::HashMap;
@@ -52,8 +53,10 @@ struct Emitter<B: Build> {
     statements: usize,
 }
 
-/// Builds the statements of a kernel; gives the builder back, at the end of them.
+/// Builds the statements of a kernel; gives the builder back, at the end of them. What no CPU has is refused before.
 pub(crate) fn kernel<B: Build>(b: B, kernel: &Kernel, params: Params<B>) -> Result<B> {
+    let lacks = verify::machine(kernel, &Target::x86_sse());
+    ensure!(lacks.is_empty(), "a CPU lacks what it uses:\n  {}", lacks.join("\n  "));
     let mut e = Emitter {
         b,
         vars: HashMap::new(),
@@ -131,12 +134,12 @@ impl<B: Build> Emitter<B> {
             Stmt::Copy(copy) if copy.token.is_none() => self.copy(copy),
             Stmt::Call { name, args } if name == "prefetch" => self.prefetch(args),
             Stmt::Call { name, .. } => bail!("the target has no intrinsic `{name}`"),
-            Stmt::Barrier(_) => bail!("the target has no barriers: its threads share nothing"),
-            Stmt::Copy(_) | Stmt::Commit { .. } | Stmt::Wait { .. } => {
-                bail!("the target has no asynchronous copies")
-            }
-            Stmt::Shuffle { var, .. } => bail!("{var} is shuffled: the target has no warps"),
-            Stmt::Mma(mma) => bail!("the target has no matrix intrinsic `{}`", mma.intrinsic),
+            Stmt::Barrier(_)
+            | Stmt::Copy(_)
+            | Stmt::Commit { .. }
+            | Stmt::Wait { .. }
+            | Stmt::Shuffle { .. }
+            | Stmt::Mma(_) => bail!("a CPU has no `{s}`"),
         }
     }
 
@@ -150,8 +153,7 @@ impl<B: Build> Emitter<B> {
                 self.count_loop(var, bounds, range, runs, |e| e.block(body))
             }
             LoopKind::Unroll => self.unroll(var, begin, end, body),
-            LoopKind::Vector => bail!("loop {var} was not vectorised before code generation"),
-            LoopKind::Bind(level) => bail!("loop {var} is bound to {level:?}, which the target doesn't have"),
+            LoopKind::Vector | LoopKind::Bind(_) => bail!("a CPU has no loops such as that of {var}"),
         }
     }
 

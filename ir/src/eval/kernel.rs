@@ -10,6 +10,7 @@
 
 mod expr;
 mod memory;
+mod thread;
 mod tiles;
 
 use super::races::Shadow;
@@ -21,9 +22,8 @@ use crate::op::Rng;
 use crate::target::MatrixUnit;
 use crate::tensor::Tensor;
 use crate::{bail, ensure};
-use expr::Value;
 use memory::Array;
-use tiles::Group;
+use thread::{Binding, Thread};
 
 /// How many statements a kernel may execute before it is taken to run forever.
 const MAX_STEPS: u64 = 1 << 30;
@@ -108,69 +108,6 @@ fn run(k: &Kernel, buffers: &mut [KernelBuffer], symbols: &[i64]) -> Result<()> 
     result
 }
 
-/// What a name stands for.
-#[derive(Clone)]
-enum Binding {
-    Int(i64),
-    Value(Value),
-    Array(usize),
-}
-
-/// What one thread of execution knows.
-#[derive(Clone, Default)]
-struct Thread {
-    id: u32,
-    /// Its number in the loops over threads around, the innermost one counting fastest.
-    index: i64,
-    vars: Vec<(Sym, Binding)>,
-    /// Asynchronous operations that were not yet waited for, the oldest first.
-    groups: Vec<Group>,
-}
-
-impl Thread {
-    fn get(&self, name: &Sym) -> Option<&Binding> {
-        self.vars.iter().rev().find(|(s, _)| s == name).map(|(_, b)| b)
-    }
-
-    fn array(&self, name: &Sym) -> Result<usize> {
-        match self.get(name) {
-            Some(Binding::Array(k)) => Ok(*k),
-            _ => bail!("there is no buffer {name} here"),
-        }
-    }
-
-    fn dim(&self, d: &Dim) -> Result<i64> {
-        if let Some(c) = d.as_const() {
-            return Ok(c);
-        }
-        let value = d.eval(&|s| match self.get(s)? {
-            Binding::Int(v) => Some(*v),
-            Binding::Value(v) if v.dtype == DType::I64 && v.lanes.len() == 1 => Some(v.lanes[0].as_i64()),
-            _ => None,
-        });
-        match value {
-            Some(v) => Ok(v),
-            None => bail!("{d} has no value: an unknown variable or a division by zero"),
-        }
-    }
-
-    /// The values of integer variables, for messages.
-    fn place(&self) -> String {
-        let ints = self.vars.iter().filter_map(|(s, b)| match b {
-            Binding::Int(v) => Some(format!("{s}={v}")),
-            _ => None,
-        });
-        ints.collect::<Vec<_>>().join(", ")
-    }
-
-    fn check_none_left(&self) -> Result<()> {
-        match self.groups.iter().find(|g| g.arrays().next().is_some()) {
-            Some(group) => bail!("group {} is never waited for", group.token),
-            None => Ok(()),
-        }
-    }
-}
-
 struct Machine {
     arrays: Vec<Array>,
     rng: Rng,
@@ -235,7 +172,8 @@ impl Machine {
                 Ok(())
             }
             _ => match together(s) {
-                Some(Together::All) if threads.len() > 1 => self.lockstep(s, threads),
+                _ if threads.len() <= 1 => threads.iter_mut().try_for_each(|t| self.single(s, t)),
+                Some(Together::All) => self.lockstep(s, threads),
                 Some(Together::Threads(n)) => {
                     // Each group of threads comes to it for itself.
                     let group = |t: &&mut Thread| t.index.div_euclid(i64::from(n));
@@ -243,7 +181,7 @@ impl Machine {
                     let groups = threads.chunk_by_mut(|a, b| group(a) == group(b));
                     groups.into_iter().try_for_each(|threads| self.lockstep(s, threads))
                 }
-                _ => threads.iter_mut().try_for_each(|t| self.single(s, t)),
+                None => threads.iter_mut().try_for_each(|t| self.single(s, t)),
             },
         }
     }

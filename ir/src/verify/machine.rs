@@ -31,7 +31,7 @@ pub fn machine(k: &Kernel, target: &Target) -> Vec<String> {
         buffers: Vec::new(),
         bounds: Bounds::new(),
         loops: Vec::new(),
-        place: String::new(),
+        place: None,
     };
     c.kernel(k);
     c.found
@@ -46,15 +46,14 @@ struct Checker<'a> {
     /// The loops around that are bound to hardware: their level, and iterations if that is known.
     loops: Vec<(Level, Option<i64>)>,
     /// The statement being checked, for messages.
-    place: String,
+    place: Option<&'a Stmt>,
 }
 
-impl Checker<'_> {
+impl<'a> Checker<'a> {
     fn fail(&mut self, message: impl std::fmt::Display) {
-        let place = &self.place;
-        let message = match place.is_empty() {
-            true => message.to_string(),
-            false => format!("`{place}`: {message}"),
+        let message = match self.place {
+            None => message.to_string(),
+            Some(s) => format!("`{}`: {message}", super::kernel::summary(s)),
         };
         if !self.found.contains(&message) {
             self.found.push(message);
@@ -68,7 +67,7 @@ impl Checker<'_> {
         holds
     }
 
-    fn kernel(&mut self, k: &Kernel) {
+    fn kernel(&mut self, k: &'a Kernel) {
         for (s, range) in &k.symbols {
             self.bounds.symbol(s, *range);
         }
@@ -82,11 +81,11 @@ impl Checker<'_> {
             let takes = |scope| !matches!(scope, Scope::Stack | Scope::Register | Scope::Workspace);
             n += u32::from(matches!(s, Stmt::Alloc(b) if takes(b.scope)));
         });
-        self.place.clear();
+        self.place = None;
         self.check(limit == 0 || n <= limit, format_args!("it has {n} buffers; {limit} can be had"));
     }
 
-    fn block(&mut self, stmts: &[Stmt]) {
+    fn block(&mut self, stmts: &'a [Stmt]) {
         let (n_buffers, mark) = (self.buffers.len(), self.bounds.mark());
         for s in stmts {
             self.stmt(s);
@@ -95,8 +94,8 @@ impl Checker<'_> {
         self.bounds.reset(mark);
     }
 
-    fn stmt(&mut self, s: &Stmt) {
-        self.place = super::kernel::summary(s);
+    fn stmt(&mut self, s: &'a Stmt) {
+        self.place = Some(s);
         match s {
             Stmt::For { var, begin, end, kind, body } => self.for_loop(var, begin, end, *kind, body),
             Stmt::If { cond, then, other } => {
@@ -137,7 +136,7 @@ impl Checker<'_> {
         }
     }
 
-    fn for_loop(&mut self, var: &Sym, begin: &Dim, end: &Dim, kind: LoopKind, body: &[Stmt]) {
+    fn for_loop(&mut self, var: &Sym, begin: &Dim, end: &Dim, kind: LoopKind, body: &'a [Stmt]) {
         let extent = end.clone() - begin.clone();
         match kind {
             LoopKind::Vector => self.fail("the loop is not vectorised"),
