@@ -27,8 +27,7 @@ enum Action {
     /// Show a target's tables
     Show {
         /// Its name
-        #[arg(value_parser = named)]
-        name: Target,
+        name: String,
     },
 }
 
@@ -44,13 +43,13 @@ pub fn named(name: &str) -> Result<Target> {
 /// Prints the table.
 ///
 /// # Errors
-/// Standard output can't be written.
+/// There is no such target, or standard output can't be written.
 pub fn execute(args: &Args) -> Result<()> {
     match &args.action {
         Action::Ls => {
             let rows: Vec<Vec<String>> = Target::all().map(|t| vec![t.name, t.about]).collect();
             print::stdout(&print::table(&rows))
         }
-        Action::Show { name } => print::stdout(&name.to_string()),
+        Action::Show { name } => print::stdout(&named(name)?.to_string()),
     }
 }

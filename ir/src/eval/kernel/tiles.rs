@@ -10,7 +10,7 @@ use crate::compute::ReduceOp;
 use crate::dim::{Dim, Sym};
 use crate::dtype::DType;
 use crate::error::Result;
-use crate::kernel::{Copy, Layout, Mma, Operand, Tile};
+use crate::kernel::{self, Layout, Mma, Operand, Tile};
 use crate::scalar::{Scalar, ScalarFn};
 use crate::target::MatrixUnit;
 use crate::{bail, ensure};
@@ -33,6 +33,15 @@ enum Operation {
     Copy(Transfer),
     /// The elements that a matrix instruction uses: array, element, and how.
     Mma(Vec<(usize, usize, Verb)>),
+}
+
+/// An element of a matrix instruction's operand.
+#[derive(Clone, Copy, Default)]
+struct Element {
+    array: usize,
+    index: usize,
+    /// Which of the threads has it.
+    thread: usize,
 }
 
 /// A copy with its operands evaluated.
@@ -85,7 +94,7 @@ impl Thread {
             return Ok(places.into_iter().zip(first..).collect());
         }
         let Layout::Steps { rows: down, columns: across } = &tile.layout else { return Ok(Vec::new()) };
-        let steps = |steps: &crate::kernel::Steps, n: i64| -> Result<Vec<i64>> {
+        let steps = |steps: &kernel::Steps, n: i64| -> Result<Vec<i64>> {
             let step = self.dim(&steps.step)?;
             let Some((block, outer)) = &steps.block else {
                 return Ok((0..n).map(|k| k.saturating_mul(step)).collect());
@@ -130,7 +139,7 @@ fn fragment(
 }
 
 impl Machine {
-    pub(super) fn copy(&mut self, c: &Copy, t: &mut Thread) -> Result<()> {
+    pub(super) fn copy(&mut self, c: &kernel::Copy, t: &mut Thread) -> Result<()> {
         let [rows, columns] = [t.dim(&c.extent[0])?, t.dim(&c.extent[1])?];
         let valid = match &c.valid {
             Some([r, c]) => [t.dim(r)?, t.dim(c)?],
@@ -238,19 +247,21 @@ impl Machine {
         let [rows, columns, depth] = m.extent.map(|n| n as usize);
         let c = self.operand(m, Operand::C, threads)?;
         let (a, b) = (self.operand(m, Operand::A, threads)?, self.operand(m, Operand::B, threads)?);
-        let dtype = self.arrays[c[0].0].dtype;
+        let dtype = self.arrays[c[0].array].dtype;
         let work = dtype.compute();
         let precision = unit.map_or(u32::MAX, |u| u.precision);
-        let factors = |elements: &[(usize, usize, usize)]| -> Vec<Scalar> {
+        let factors = |elements: &[Element]| -> Vec<Scalar> {
             elements
                 .iter()
-                .map(|e| rounded(self.get(e.0, e.1), self.arrays[e.0].dtype, precision).cast(work))
+                .map(|e| {
+                    rounded(self.get(e.array, e.index), self.arrays[e.array].dtype, precision).cast(work)
+                })
                 .collect()
         };
         let (x, y) = (factors(&a), factors(&b));
         for i in 0..rows {
             for j in 0..columns {
-                let (array, index, _) = c[i * columns + j];
+                let Element { array, index, .. } = c[i * columns + j];
                 let start = if is_fresh { Scalar::zero(dtype) } else { self.get(array, index) };
                 let term = |k: usize| ScalarFn::Mul.eval(work, &[x[i * depth + k], y[k * columns + j]]);
                 let sum = ReduceOp::Sum.apply(dtype, std::iter::once(start).chain((0..depth).map(term)));
@@ -263,44 +274,34 @@ impl Machine {
         Ok(())
     }
 
-    /// The elements of an operand, row by row, checked: array, element, and the thread that has it.
-    fn operand(
-        &mut self,
-        m: &Mma,
-        operand: Operand,
-        threads: &mut [&mut Thread],
-    ) -> Result<Vec<(usize, usize, usize)>> {
+    /// The elements of an operand, row by row, checked.
+    fn operand(&mut self, m: &Mma, operand: Operand, threads: &mut [&mut Thread]) -> Result<Vec<Element>> {
         let (_, tile) = m.operands()[operand as usize];
         let [rows, columns] = operand.extent(m.extent).map(i64::from);
         let verb = if operand == Operand::C { Verb::Writes } else { Verb::Reads };
-        let mut out = vec![(0, 0, 0); (rows * columns) as usize];
+        let mut out = vec![Element::default(); (rows * columns) as usize];
         let holders = if tile.is_fragment() { threads.len() } else { 1 };
         if !tile.is_fragment() {
             uniform(threads, |t| Ok((t.array(&tile.buffer)?, t.dim(&tile.first)?)))?;
         }
-        for (k, t) in threads.iter().enumerate().take(holders) {
+        for (thread, t) in threads.iter().enumerate().take(holders) {
             let array = t.array(&tile.buffer)?;
             for ([r, c], at) in t.elements(tile, [rows, columns])? {
                 if verb == Verb::Writes {
                     self.check(array, at, Verb::Reads, m.token.as_ref(), t)?;
                 }
                 let index = self.check(array, at, verb, m.token.as_ref(), t)?;
-                out[(r * columns + c) as usize] = (array, index, k);
+                out[(r * columns + c) as usize] = Element { array, index, thread };
             }
         }
         Ok(out)
     }
 
     /// Notes what an asynchronous matrix instruction uses until each thread has waited for it.
-    fn fly(
-        &mut self,
-        token: &Sym,
-        operands: [(&Vec<(usize, usize, usize)>, Verb); 3],
-        threads: &mut [&mut Thread],
-    ) {
+    fn fly(&mut self, token: &Sym, operands: [(&[Element], Verb); 3], threads: &mut [&mut Thread]) {
         let mut uses = vec![Vec::new(); threads.len()];
         for (elements, verb) in operands {
-            for (array, index, thread) in elements {
+            for Element { array, index, thread } in elements {
                 self.depart(*array, *index, verb, token);
                 uses[*thread].push((*array, *index, verb));
             }
