@@ -248,3 +248,31 @@ fn break_one(stmts: &mut Vec<Stmt>, left: &mut usize, fault: &mut Option<String>
         at += 1;
     }
 }
+
+/// Rows of an unknown number: grids and turns of that many tiles, proved to stay within the buffers.
+#[test]
+fn symbolic_rows() {
+    let text = "graph(%0: f16[n,72], %1: f16[72,48], %2: f16[48]) -> f16[n,48] {
+      %3 = matmul %0 %1 %4 = add %3 %2 %5 = relu %4 return %5 }";
+    let g = parse_graph(text).unwrap();
+    let c = compose(&g).unwrap();
+    for name in ["sm_80", "910B3"] {
+        let target = Target::named(name).unwrap();
+        let (_, k) = schedule::kernel("k", &c, &target).unwrap();
+        assert_eq!(verify::kernel_for(&k, &target), Vec::<String>::new(), "{k}");
+        for n in [0, 1, 31, 130] {
+            let of = |k: u64, shape: Vec<usize>| {
+                let values = Values::Between(-3, 4);
+                Rng::new(k).tensor(&Operand { dtype: aic_ir::dtype::DType::F16, shape, values }).unwrap()
+            };
+            let x = [of(1, vec![n, 72]), of(2, vec![72, 48]), of(3, vec![48])];
+            let want = eval::graph(&g, &x).unwrap().remove(0);
+            let mut buffers: Vec<eval::KernelBuffer> =
+                x.iter().map(eval::KernelBuffer::from_tensor).collect();
+            buffers.push(eval::KernelBuffer::poisoned(want.dtype(), want.len()));
+            eval::kernel(&k, &mut buffers, &[n as i64]).unwrap_or_else(|e| panic!("{name} n={n}: {e}\n{k}"));
+            let got = buffers.last().unwrap().to_tensor(want.shape().to_vec()).unwrap();
+            assert_eq!(common::difference(&want, &got), None, "{name} n={n}\n{k}");
+        }
+    }
+}

@@ -79,7 +79,11 @@ pub fn body(nest: &Nest, s: &Schedule, frame: &mut Frame) -> Vec<Stmt> {
     let core = Dim::named("core");
     // A core's tiles are `cores` apart.
     let id = Dim::named("tile") * cores.into() + core.clone();
-    let m0 = id.floor_div(&columns).modulo(&rows) * i64::from(l1.extent[0]).into();
+    let row = match p.batch.is_empty() {
+        true => id.floor_div(&columns),
+        false => id.floor_div(&columns).modulo(&rows),
+    };
+    let m0 = row * i64::from(l1.extent[0]).into();
     let n0 = id.modulo(&columns) * i64::from(l1.extent[1]).into();
     let axes = p.batch_at(&id.floor_div(&(rows * columns))).into_iter().collect();
     let fractal = 32 / p.a.dtype.size() as i64;
