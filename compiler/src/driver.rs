@@ -402,8 +402,10 @@ pub enum Runner {
 /// How long it took to get a [`Runner`].
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Times {
-    /// Compiling kernels.
+    /// Compiling.
     pub compile: Duration,
+    /// Of that, from kernels to machine code.
+    pub codegen: Duration,
     /// Loading their code and opening the session.
     pub load: Duration,
 }
@@ -428,7 +430,7 @@ impl Runner {
         let options = session::Options { cpu, ..options };
         // SAFETY: the functions are the program's kernels, compiled, and `code` holds them.
         let session = unsafe { Session::new(program, kernels, &options) }?;
-        Ok((Runner::Compiled(session), Times { compile, load: start.elapsed() - compile }))
+        Ok((Runner::Compiled(session), Times { compile, codegen: compile, load: start.elapsed() - compile }))
     }
 
     /// Keeps the inputs of the runs that follow.

@@ -450,7 +450,7 @@ fn a_benchmark_is_json() {
         let args = ["--seconds", "0.05", "--threads", "1", "--json", "--backend", backend];
         let text = stdout(here.path(), &[&["bench", &digits_onnx()][..], &args].concat());
         let report: serde_json::Map<String, Json> = serde_json::from_str(&text).unwrap();
-        let keys = "model backend threads runs median_ms min_ms p95_ms compile_s load_s peak_rss_mb arena_mb";
+        let keys = "model backend threads runs median_ms min_ms p95_ms compile_s codegen_s load_s peak_rss_mb arena_mb";
         assert_eq!(
             report.keys().map(String::as_str).collect::<Vec<_>>(),
             keys.split(' ').collect::<Vec<_>>()

@@ -45,7 +45,7 @@ pub struct Args {
     #[arg(long, value_name = "TARGET", default_value = "x86", value_parser = parse_target)]
     target: Target,
     /// With --target mlir: how far down it is compiled
-    #[arg(long, value_enum, value_name = "LEVEL", default_value = "graph")]
+    #[arg(id = "mlir_level", long = "level", value_enum, value_name = "LEVEL", default_value = "graph")]
     level: Level,
     #[command(flatten)]
     code: CodeArgs,
