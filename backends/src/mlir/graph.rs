@@ -10,7 +10,7 @@ use super::stage::{Body, rectangular};
 use super::text::{Writer, quoted, tensor};
 use super::view::Loops;
 use aic_ir::compute::{Compute, Stage};
-use aic_ir::dim::Sym;
+use aic_ir::dim::{Dim, Sym};
 use aic_ir::error::{Error, Result};
 use aic_ir::graph::{Graph, Node, Port, ValueId};
 use aic_ir::op::Op;
@@ -76,6 +76,7 @@ pub(crate) fn function(e: &mut Emitter, g: &Graph) -> Result<String> {
     for (s, k, axis) in g.input_symbols() {
         e.define(&s, &inputs[k], axis);
     }
+    g.requires.iter().for_each(|d| e.require(d));
     let outputs = e.graph(g, &inputs)?;
     e.w.locate(&[]);
     let names: Vec<String> = outputs.iter().map(|v| e.name(v)).collect();
@@ -169,11 +170,27 @@ impl Emitter {
             Op::If(op) => self.choice(op, x, &types(g, &n.outputs)),
             Op::Loop(op) => self.repetition(op, x, &types(g, &n.outputs)),
             Op::Scan(op) => self.walk(op, x, &types(g, &n.outputs)),
-            op => match op.compute(&types(g, &n.inputs), &types(g, &n.outputs)) {
-                Some(c) => Ok(self.compute(&c, x)),
-                None => bail!("operator {} has no form in MLIR", op.keyword()),
-            },
+            op => {
+                let inputs = types(g, &n.inputs);
+                op.requires(&inputs).iter().for_each(|d| self.require(d));
+                match op.compute(&inputs, &types(g, &n.outputs)) {
+                    Some(c) => Ok(self.compute(&c, x)),
+                    None => bail!("operator {} has no form in MLIR", op.keyword()),
+                }
+            }
         }
+    }
+
+    /// Ends the program unless an expression is at least 0, as far as its symbols are known.
+    fn require(&mut self, d: &Dim) {
+        let is_known = d.symbols().iter().all(|s| self.symbols.knows(s));
+        if d.is_not_negative() || d.as_const().is_some() || !is_known {
+            return;
+        }
+        let (value, zero) = (self.symbols.index(&mut self.w, d), self.w.index(0));
+        let holds = self.w.value(format!("arith.cmpi sge, {value}, {zero} : index"));
+        let message = quoted(&format!("the inputs' dimensions don't fit the model, which requires {d} >= 0"));
+        self.w.once(&format!("cf.assert {holds}, {message}"));
     }
 
     /// What a compute definition gives for these operands.

@@ -57,9 +57,11 @@ pub(crate) fn function(l: &mut Loops, k: &Kernel) -> Result<String> {
 }
 
 impl Loops {
-    /// Statements with a scope of their own. Where its memory isn't freed by what is around, its allocations are.
+    /// Statements with a scope of their own. What they allocate is freed with what is around; unless that `frees`, arrays
+    /// of unknown length, which can't be hoisted, have a scope of their own.
     fn block(&mut self, body: &[Stmt], frees: bool) -> Result<()> {
-        let allocates = !frees && body.iter().any(|s| matches!(s, Stmt::Alloc(_)));
+        let is_dynamic = |s: &Stmt| matches!(s, Stmt::Alloc(b) if b.len.as_const().is_none());
+        let allocates = !frees && body.iter().any(is_dynamic);
         if allocates {
             self.w.open("memref.alloca_scope {");
         }
@@ -116,12 +118,14 @@ impl Loops {
             Stmt::Alloc(b) => {
                 let is_private = matches!(b.scope, Scope::Register | Scope::Stack);
                 ensure!(is_private, "buffer {} lies in memory that only an accelerator has", b.name);
-                let size = match b.len.as_const() {
-                    Some(_) => String::new(),
-                    None => self.symbols.index(&mut self.w, &b.len),
-                };
                 let mut array = Array::new(String::new(), b.dtype, &b.len);
-                array.name = self.w.effect(format!("memref.alloca({size}) : {}", array.ty));
+                array.name = match b.len.as_const() {
+                    Some(_) => self.w.hoisted(&format!("memref.alloca() : {}", array.ty)),
+                    None => {
+                        let size = self.symbols.index(&mut self.w, &b.len);
+                        self.w.effect(format!("memref.alloca({size}) : {}", array.ty))
+                    }
+                };
                 self.arrays.insert(b.name.clone(), array);
                 Ok(())
             }
@@ -154,7 +158,13 @@ impl Loops {
         }
         let outer = self.symbols.clone();
         self.symbols.define(var, i);
-        self.block(body, is_parallel)?;
+        if is_parallel {
+            let hoist = self.w.hoist_here();
+            self.block(body, true)?;
+            self.w.hoist_back(hoist);
+        } else {
+            self.block(body, false)?;
+        }
         self.symbols = outer;
         self.w.close(if kind == LoopKind::Unroll { "} {aic.unroll}" } else { "}" });
         Ok(())

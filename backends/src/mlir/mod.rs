@@ -3,7 +3,8 @@
 //! A graph becomes one function `@main` over tensors: operations of `linalg`, `tensor`, `scf`, `arith` and `math`.
 //! Every stage of a node's compute definition is one linalg operation, so nothing here knows operators. Inputs and
 //! results carry the model's names and types as attributes `aic.name` and `aic.type` (MLIR's integers have no sign),
-//! operations carry source nodes' names as locations. Large constants are resources behind the module.
+//! operations carry source nodes' names as locations. What the dimensions of a run must satisfy is asserted (`cf`).
+//! Large constants are resources behind the module.
 //!
 //! The text is written here, then read and verified by MLIR itself in this process. That takes no constants: the
 //! resources of a module that is verified are left out.

@@ -26,6 +26,8 @@ pub(crate) struct Writer {
     /// Operations without effects by their text, one map per open block.
     scopes: Vec<HashMap<String, String>>,
     next: usize,
+    /// Where in `body` hoisted operations go, and how far they are indented.
+    hoist: (usize, usize),
     /// Locations by their text.
     locations: HashMap<String, usize>,
     /// Declarations of locations.
@@ -87,6 +89,39 @@ impl Writer {
         let name = self.fresh();
         self.line(&format!("{name} = {op}"));
         name
+    }
+
+    /// Writes an operation at the start of the function, or of the block in which [`Writer::hoist_here`] was called; gives
+    /// its result.
+    pub fn hoisted(&mut self, op: &str) -> String {
+        let name = self.fresh();
+        let (at, indent) = self.hoist;
+        let line = format!("{:indent$}{name} = {op} loc(#loc{})\n", "", self.location);
+        self.body.insert_str(at, &line);
+        self.hoist.0 += line.len();
+        name
+    }
+
+    /// Has operations hoisted to here; gives where they went before.
+    pub fn hoist_here(&mut self) -> (usize, usize) {
+        let here = (self.body.len(), self.indent());
+        std::mem::replace(&mut self.hoist, here)
+    }
+
+    /// Has operations hoisted to where they went before.
+    pub fn hoist_back(&mut self, to: (usize, usize)) {
+        self.hoist = to;
+    }
+
+    /// Writes a whole operation without results, unless it is there already.
+    pub fn once(&mut self, op: &str) {
+        if self.scopes.iter().any(|s| s.contains_key(op)) {
+            return;
+        }
+        self.line(op);
+        if let Some(scope) = self.scopes.last_mut() {
+            scope.insert(op.to_owned(), String::new());
+        }
     }
 
     /// Writes a whole operation.
@@ -151,6 +186,7 @@ impl Writer {
         self.constants.clear();
         self.scopes = vec![HashMap::new()];
         self.next = 0;
+        self.hoist = (0, self.indent());
     }
 
     /// The function's text, given what stands before its opening brace.

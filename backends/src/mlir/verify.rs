@@ -26,6 +26,7 @@ pub(crate) fn module(text: &str) -> Result<()> {
     for dialect in [
         DialectHandle::func(),
         DialectHandle::arith(),
+        DialectHandle::cf(),
         DialectHandle::tensor(),
         DialectHandle::linalg(),
         DialectHandle::scf(),
