@@ -276,3 +276,16 @@ fn symbolic_rows() {
         }
     }
 }
+
+#[test]
+fn maps_on_a_gpu() {
+    let cases = [
+        "graph(%0: f32[1000]) -> f32[1000] { %1 = relu %0 return %1 }",
+        "graph(%0: f16[3,41], %1: f16[41]) -> f16[3,41] { %2 = add %0 %1 return %2 }",
+        "graph(%0: f32[5,7,9]) -> f32[9,5,7] { %1 = transpose %0 {perm=[2,0,1]} return %1 }",
+        "graph(%0: f32[]) -> f32[] { %1 = neg %0 return %1 }",
+    ];
+    for text in cases {
+        check_on(&["sm_80"], text, &[]);
+    }
+}

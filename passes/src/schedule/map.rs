@@ -1,5 +1,7 @@
 //! Nests without reduction: vectors along the innermost axis, threads over the others.
 
+pub mod gpu;
+
 use super::emit::{Emitter, lane};
 use super::nest::Nest;
 use super::{Frame, store};

@@ -56,7 +56,10 @@ pub fn kernel(name: &str, c: &Compute, target: &Target) -> Result<(Schedule, Ker
 /// The schedule of a nest on any target; `None` where there is none yet.
 pub fn choose_for(nest: &Nest, target: &Target) -> Option<Schedule> {
     if target.level(LoopKind::Bind(Level::Warp)).is_some() {
-        contract::gpu::choose(nest, target)
+        match nest.reduction {
+            None => Some(map::gpu::choose(nest, target)),
+            Some(_) => contract::gpu::choose(nest, target),
+        }
     } else if target.level(LoopKind::Bind(Level::Core)).is_some() {
         contract::npu::choose(nest, target)
     } else {
@@ -128,6 +131,7 @@ pub fn apply(name: &str, nest: &Nest, schedule: &Schedule) -> Kernel {
 fn body(nest: &Nest, schedule: &Schedule, frame: &mut Frame) -> Vec<Stmt> {
     match schedule.class {
         _ if nest.axes.iter().any(|a| a.extent.is(0)) => Vec::new(),
+        Class::Map if schedule.tile(Place::Block).is_some() => map::gpu::body(nest, schedule, frame),
         _ if schedule.tile(Place::Block).is_some() => contract::gpu::body(nest, schedule, frame),
         _ if schedule.tile(Place::L1).is_some() => contract::npu::body(nest, schedule, frame),
         Class::Map => map::body(nest, schedule, frame),
