@@ -5,8 +5,8 @@
 
 use super::blobs::Blobs;
 use super::index::Symbols;
-use super::split::split;
-use super::stage::{Body, rectangular};
+use super::split::{rectangular, split};
+use super::stage::Body;
 use super::text::{Writer, quoted, tensor};
 use super::view::Loops;
 use aic_ir::compute::{Compute, Stage};
@@ -99,11 +99,10 @@ fn port(ty: &Type, p: &Port) -> String {
 
 /// Names all nodes that can't be written.
 fn check(g: &Graph) -> Result<()> {
-    let (mut lines, mut names) = (Vec::new(), Vec::new());
+    let mut lines = Vec::new();
     find_problems(g, &mut |n| {
         let name = n.origin.iter().map(AsRef::as_ref).collect::<Vec<&str>>().join(", ");
         lines.push(format!("{name} ({})", n.op.keyword()));
-        names.push(name);
     });
     match lines.len() {
         0 => Ok(()),

@@ -1,10 +1,11 @@
-//! Splits axes that indices divide by a number.
+//! Stages with other loops, such as linalg has or other compilers expect.
 //!
-//! The group of a channel is its index divided by the number of channels in a group. With the axis split in two, groups
-//! and channels within them, both are plain loops, as other compilers expect them.
+//! linalg's loops are rectangular. The group of a channel is its index divided by the number of channels in a group: with
+//! the axis split in two, groups and channels within them, both are plain loops. Loops of one iteration are dropped.
 
-use aic_ir::compute::{Axis, Expr, Stage};
+use aic_ir::compute::{Axis, Expr, Reduction, Stage};
 use aic_ir::dim::{Atom, Dim, Sym};
+use aic_ir::scalar::ScalarFn;
 use aic_ir::simplify;
 
 /// The stage with output axes split; `None` if there is nothing to split. The result, reshaped to the extents of the
@@ -48,4 +49,36 @@ fn divisor_of(d: &Dim, var: &Sym) -> Option<i64> {
         Atom::FloorDiv(x, n) | Atom::Mod(x, n) if x.as_sym() == Some(var) => n.as_const(),
         _ => None,
     })
+}
+
+/// The stage with those axes gone that it reduces over in a single step; `None` if there are none.
+pub(crate) fn without_single_terms(s: &Stage) -> Option<Stage> {
+    let r = s.reduction.as_ref()?;
+    let is_index = r.op.combine().is_none();
+    let (gone, kept): (Vec<Axis>, Vec<Axis>) = r.axes.iter().cloned().partition(|a| a.extent.is(1));
+    (!gone.is_empty() && !is_index).then_some(())?;
+    let value = s.value.subst(&|v| gone.iter().any(|a| a.var == *v).then(|| 0.into()));
+    Some(Stage { value, reduction: Some(Reduction { op: r.op, axes: kept }), ..s.clone() })
+}
+
+/// The stage with rectangular loops: a reduction whose extents depend on output axes goes over the largest extent, with
+/// the identity beyond its own.
+pub(crate) fn rectangular(s: &Stage) -> Stage {
+    let largest = |v: &Sym| s.axes.iter().find(|a| a.var == *v).map(|a| a.extent.clone() - 1.into());
+    let Some(r) = s.reduction.clone() else { return s.clone() };
+    let mut value = s.value.clone();
+    let mut axes = Vec::new();
+    for a in &r.axes {
+        let extent = a.extent.subst(&largest);
+        let first = a.extent.subst(&|v| largest(v).map(|_| 0.into()));
+        let extent = extent.maximum(&first);
+        if extent != a.extent {
+            let inside = Expr::call(ScalarFn::Lt, [Expr::Index(a.dim()), Expr::Index(a.extent.clone())]);
+            let identity = Expr::Const(s.dtype, r.op.identity(s.dtype));
+            value = value.guarded(inside, identity);
+        }
+        axes.push(Axis { var: a.var.clone(), extent });
+    }
+    let reduction = Some(Reduction { op: r.op, axes });
+    Stage { reduction, value, ..s.clone() }
 }

@@ -7,9 +7,10 @@ use super::graph::{Emitter, Value};
 use super::index::{Affine, affine_map, binary};
 use super::named;
 use super::scalar;
+use super::split::without_single_terms;
 use super::text::{element, tensor};
 use super::view::{Loops, View};
-use aic_ir::compute::{Axis, Compute, Expr, ReduceOp, Reduction, Source, Stage};
+use aic_ir::compute::{Compute, Expr, ReduceOp, Source, Stage};
 use aic_ir::dim::{Dim, Sym};
 use aic_ir::dtype::DType;
 use aic_ir::kernel::VType;
@@ -402,36 +403,4 @@ fn operands(views: &[View]) -> String {
         true => String::new(),
         false => format!("{} : {}", names.join(", "), types.join(", ")),
     }
-}
-
-/// The stage with those axes gone that it reduces over in a single step; `None` if there are none.
-fn without_single_terms(s: &Stage) -> Option<Stage> {
-    let r = s.reduction.as_ref()?;
-    let is_index = r.op.combine().is_none();
-    let (gone, kept): (Vec<Axis>, Vec<Axis>) = r.axes.iter().cloned().partition(|a| a.extent.is(1));
-    (!gone.is_empty() && !is_index).then_some(())?;
-    let value = s.value.subst(&|v| gone.iter().any(|a| a.var == *v).then(|| 0.into()));
-    Some(Stage { value, reduction: Some(Reduction { op: r.op, axes: kept }), ..s.clone() })
-}
-
-/// The stage with rectangular loops: a reduction whose extents depend on output axes goes over the largest extent, with
-/// the identity beyond its own.
-pub(crate) fn rectangular(s: &Stage) -> Stage {
-    let largest = |v: &Sym| s.axes.iter().find(|a| a.var == *v).map(|a| a.extent.clone() - 1.into());
-    let Some(r) = s.reduction.clone() else { return s.clone() };
-    let mut value = s.value.clone();
-    let mut axes = Vec::new();
-    for a in &r.axes {
-        let extent = a.extent.subst(&largest);
-        let first = a.extent.subst(&|v| largest(v).map(|_| 0.into()));
-        let extent = extent.maximum(&first);
-        if extent != a.extent {
-            let inside = Expr::call(ScalarFn::Lt, [Expr::Index(a.dim()), Expr::Index(a.extent.clone())]);
-            let identity = Expr::Const(s.dtype, r.op.identity(s.dtype));
-            value = value.guarded(inside, identity);
-        }
-        axes.push(Axis { var: a.var.clone(), extent });
-    }
-    let reduction = Some(Reduction { op: r.op, axes });
-    Stage { reduction, value, ..s.clone() }
 }
