@@ -1,8 +1,8 @@
 //! Masked loads and stores, none of which touches an element whose mask is false.
 //!
 //! Masks whose lanes are known but for one condition, as most are, need no branch: where the condition is false,
-//! memory of the function's own is accessed instead. Other masks are lane by lane in a loop, by way of memory, unless
-//! all of their lanes are true.
+//! memory of the function's own is accessed instead. Of other masks each lane is such a condition; many lanes are done
+//! in a loop, by way of memory. Consecutive lanes that are all true are accessed together.
 
 use super::code::Code;
 use super::memory::{At, Scratch};
@@ -13,6 +13,9 @@ use aic_ir::error::Result;
 use aic_ir::kernel::VType;
 use aic_ir::scalar::Scalar;
 use cranelift_codegen::ir::{self, InstBuilder, types};
+
+/// The number of lanes up to which each is guarded by itself; more of them take less code in a loop.
+const MAX_GUARDED_LANES: u32 = 8;
 
 /// The distance of lanes up to which the function has memory to access instead.
 const MAX_GUARDED_STEP: i64 = 64;
@@ -126,6 +129,16 @@ impl Code<'_, '_> {
 
     fn load_each(&mut self, dtype: DType, place: PlaceOf<Self>, mask: V<Self>) -> Result<V<Self>> {
         let lanes = place.lanes();
+        if lanes <= MAX_GUARDED_LANES {
+            let mut found = Vec::new();
+            for lane in 0..lanes {
+                let from = self.lane_or_nowhere(dtype, place, mask, lane)?;
+                let x = self.load_raw(scalar_type(dtype), from);
+                found.push(self.loaded_scalar(x, dtype));
+            }
+            let v = self.join(&found)?;
+            return self.or_zero(mask, v);
+        }
         let found = self.scratch(lanes * dtype.size() as u32, Scratch::Values);
         let zero = self.bytes(vec![0; PART as usize], types::I8X16);
         self.store_all(found, &vec![zero; part_count(lanes, dtype.size() as u32)]);
@@ -140,6 +153,15 @@ impl Code<'_, '_> {
 
     fn store_each(&mut self, v: V<Self>, place: PlaceOf<Self>, mask: V<Self>) -> Result<()> {
         let dtype = v.ty.dtype;
+        if v.ty.lanes <= MAX_GUARDED_LANES {
+            for lane in 0..v.ty.lanes {
+                let to = self.lane_or_nowhere(dtype, place, mask, lane)?;
+                let x = self.extract(v, lane)?;
+                let x = self.one(x);
+                self.store_raw(x, to);
+            }
+            return Ok(());
+        }
         let values = self.scratch(v.ty.lanes * dtype.size() as u32, Scratch::Values);
         let parts = self.stored(v)?;
         self.store_all(values, &parts);
@@ -148,6 +170,24 @@ impl Code<'_, '_> {
             let x = c.load_raw(scalar_type(dtype), At { pointer, ..values });
             c.store_raw(x, to);
         })
+    }
+
+    /// Where a lane's element is, or, if its mask is false, memory of the function's own.
+    fn lane_or_nowhere(
+        &mut self,
+        dtype: DType,
+        place: PlaceOf<Self>,
+        mask: V<Self>,
+        lane: u32,
+    ) -> Result<At> {
+        let cond = self.extract(mask, lane)?;
+        let cond = self.one(cond);
+        let at = self.at(place.base())?;
+        let at = self.lane_at(dtype, place, at, lane)?;
+        let nowhere = self.scratch(PART, Scratch::Nowhere);
+        let pointer = self.f.ins().iadd_imm_s(at.pointer, at.offset);
+        let pointer = self.f.ins().select(cond, pointer, nowhere.pointer);
+        Ok(At { pointer, offset: 0, ..at })
     }
 
     /// Whole parts, one after the other.

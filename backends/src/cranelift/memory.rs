@@ -265,7 +265,7 @@ impl Code<'_, '_> {
     }
 
     /// Where a lane's element is.
-    fn lane_at(&mut self, dtype: DType, place: PlaceOf<Self>, at: At, lane: u32) -> Result<At> {
+    pub fn lane_at(&mut self, dtype: DType, place: PlaceOf<Self>, at: At, lane: u32) -> Result<At> {
         let lane_number = i64::from(lane);
         let elements = match place {
             Place::One(_) | Place::Same(..) => 0,
