@@ -15,8 +15,8 @@ Examples:
 
 With --json one line: {\"model\", \"backend\", \"threads\", \"runs\", \"median_ms\", \"min_ms\", \"p95_ms\", \
 \"compile_s\", \"codegen_s\", \"load_s\", \"peak_rss_mb\", \"arena_mb\"}. compile_s reaches from reading the file to \
-compiled kernels, codegen_s of that is the backend's part, load_s is loading their code and opening a session; peak_rss_mb is the most memory this process has \
-held, compiling included. What isn't known is null.";
+compiled kernels, codegen_s of that is the backend's part, load_s is loading their code and opening a session; \
+peak_rss_mb is the most memory this process has held, compiling included. What isn't known is null.";
 
 /// Time compiling and running a model
 #[derive(clap::Args)]

@@ -23,7 +23,7 @@ Examples:
   aic compile model.onnx -o m.o --cpu x86-64-v3       for any CPU with AVX2
   aic compile model.onnx -o - --emit kernels | less   the loops it becomes
   aic compile model.onnx -o model.ll --emit llvm
-  aic compile model.onnx -o m.so --backend cranelift  compiled quickly, without LLVM
+  aic compile model.onnx -o m.so --backend cranelift  compiled quickly
   aic compile model.onnx -o m.so --numerics exact     the bits of -O0
   aic compile model.onnx -o m.mlir --target mlir      for another compiler
 
