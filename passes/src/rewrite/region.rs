@@ -21,8 +21,9 @@ use std::hash::{Hash, Hasher};
 const MAX_NODES: usize = 160;
 /// Nodes of a region, at least, where more follow.
 const MIN_NODES: usize = 40;
-/// So many nodes, or fewer, are not cut.
-const WHOLE: usize = 96;
+/// A graph of fewer nodes is not cut. What is left of a larger one is while it may be two regions, so that it ends in
+/// regions like those before.
+const WHOLE: usize = 97;
 /// Nodes by which starts of regions are compared.
 const LOOKAHEAD: usize = 12;
 
@@ -104,7 +105,7 @@ fn cut(g: &Graph, run: &[NodeId], shift: bool, parts: &mut Vec<Part>) {
     let signatures: Vec<u64> = run.iter().map(|id| signature(g, g.node(*id))).collect();
     let start_of = |k: usize| &signatures[k..(k + LOOKAHEAD).min(run.len())];
     let mut from = 0;
-    while run.len() - from > WHOLE {
+    while run.len() - from >= if from == 0 { WHOLE } else { 2 * MIN_NODES } {
         let halved = if shift && from == 0 { 2 } else { 1 };
         let rank = |k: &usize| {
             let starts_alike = start_of(*k) == start_of(from);
