@@ -8,11 +8,13 @@ use aic_backends::{CpuOptions, Library};
 use aic_ir::dim::Sym;
 use aic_ir::error::Result;
 use aic_ir::eval;
+use aic_ir::graph::Graph;
 use aic_ir::kernel::Kernel;
 use aic_ir::op::{Op, Rng};
-use aic_ir::program::Program;
+use aic_ir::program::{BufferDecl, Place, Program};
 use aic_ir::target::Target;
 use aic_ir::tensor::Tensor;
+use aic_ir::types::Type;
 use aic_passes::pipeline::Options;
 use common::{difference, one_node};
 use std::ffi::c_void;
@@ -114,6 +116,37 @@ fn check(symbolic: bool) {
     }
     assert!(failed.is_empty(), "{} of {lowered} failed", failed.len());
     assert!(lowered > 500, "only {lowered} samples could be lowered");
+}
+
+/// Products whose factors, but the first, are constants.
+#[test]
+fn compiled_kernels_read_constants_as_they_are_packed() {
+    let mut failed = Vec::new();
+    let mut n_packed = 0;
+    for (target, options) in targets() {
+        let mut cases = Vec::new();
+        for (name, sample) in Op::SAMPLERS.iter().filter(|(name, _)| ["matmul", "conv"].contains(name)) {
+            for seed in 0..60 {
+                let mut rng = Rng::new(seed);
+                let s = sample(&mut rng);
+                let mut x: Vec<Tensor> = s.operands.iter().map(|o| rng.tensor(o).unwrap()).collect();
+                let want = s.op.eval(&x).unwrap();
+                let mut g = Graph::new("g");
+                let first = g.add_input("x", Type::of(x[0].dtype(), x[0].shape()));
+                let constants = x.drain(1..).map(|t| g.add_const(t, &[]));
+                let operands: Vec<_> = std::iter::once(first).chain(constants.collect::<Vec<_>>()).collect();
+                let y = g.add(s.op.clone(), &operands, &[]).unwrap();
+                y.iter().for_each(|y| drop(g.add_output("y", *y)));
+                let program = aic_passes::pipeline::compile(g, &Options::new(target.clone())).unwrap();
+                let is_packed = |b: &BufferDecl| b.ty.rank() == 1 && matches!(b.place, Place::Constant(_));
+                n_packed += program.buffers.iter().filter(|b| is_packed(b)).count();
+                cases.push(Case { what: format!("{name} seed {seed} {:?}", s.op), program, x, want });
+            }
+        }
+        failed.extend(failures(&cases, &options));
+    }
+    assert!(failed.is_empty(), "{} failed: {}", failed.len(), failed[0]);
+    assert!(n_packed > 50, "only {n_packed} constants are packed");
 }
 
 #[test]

@@ -13,7 +13,7 @@ use crate::op::{Op, flatten};
 use crate::scalar::{Scalar, ScalarFn};
 use crate::simplify;
 use crate::types::Type;
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 
 /// The largest expression, in nodes, that inlining may make.
 const MAX_NODES: usize = 256;
@@ -84,7 +84,7 @@ fn concatenate(g: &Graph) -> Option<Compute> {
         });
     }
     let inputs = g.inputs.iter().map(|p| g.ty(p.value).clone()).collect();
-    Some(Compute { inputs, stages, outputs })
+    Some(Compute { inputs, stages, outputs, constants: BTreeSet::new() })
 }
 
 fn load_place(place: Place, at: Vec<Expr>) -> Expr {

@@ -16,6 +16,7 @@ use crate::dim::{Dim, Sym};
 use crate::dtype::DType;
 use crate::scalar::{Scalar, ScalarFn, Signature};
 use crate::types::Type;
+use std::collections::BTreeSet;
 
 /// What is computed: inputs, stages, and which stages are outputs.
 #[derive(Clone, Debug, PartialEq)]
@@ -26,6 +27,8 @@ pub struct Compute {
     pub stages: Vec<Stage>,
     /// Positions in `stages`.
     pub outputs: Vec<usize>,
+    /// Inputs whose elements are known when kernels are made, so that they may be laid out for one.
+    pub constants: BTreeSet<usize>,
 }
 
 /// One array, defined element by element.
@@ -331,17 +334,13 @@ impl Compute {
         let axes = Axis::outputs(&output.dims);
         let indices: Vec<Dim> = axes.iter().map(Axis::dim).collect();
         let value = element(&indices);
-        Compute {
-            inputs: inputs.to_vec(),
-            stages: vec![Stage::map(output.dtype, axes, value)],
-            outputs: vec![0],
-        }
+        Compute::chain(inputs, vec![Stage::map(output.dtype, axes, value)])
     }
 
     /// A compute of one output from its stages, the last of which is the output.
     pub fn chain(inputs: &[Type], stages: Vec<Stage>) -> Compute {
         let last = stages.len().saturating_sub(1);
-        Compute { inputs: inputs.to_vec(), stages, outputs: vec![last] }
+        Compute { inputs: inputs.to_vec(), stages, outputs: vec![last], constants: BTreeSet::new() }
     }
 
     /// Replaces symbols, but not axes.

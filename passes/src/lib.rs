@@ -9,4 +9,5 @@ pub mod rewrite;
 
 pub mod lower;
 pub mod memory;
+pub mod packing;
 pub mod schedule;

@@ -1,12 +1,14 @@
 //! Lowering: from a graph to a program.
 //!
 //! Every node becomes kernel launches (if it has a compute definition), an alias (reshapes), a constant, or a host
-//! step that interprets it. Equal kernels are made once. Buffers get their places in the arena from `memory`.
+//! step that interprets it. Equal kernels are made once. Constants are laid out as kernels read them; as they were,
+//! they stay only for those that read them so. Buffers get their places in the arena from `memory`.
 
 pub use crate::schedule::{Cut, Piece, pieces};
 
-use crate::schedule;
-use aic_ir::compute::Source;
+use crate::packing::{self, Packing};
+use crate::schedule::{self, Scheduled};
+use aic_ir::compute::{Compute, Source};
 use aic_ir::dim::{Dim, Range, Sym, floor_div};
 use aic_ir::error::Result;
 use aic_ir::graph::{Def, Graph, Node, NodeId, ValueId};
@@ -29,6 +31,7 @@ pub fn lower(graph: Graph, target: &Target) -> Result<Program> {
         program: Program { name: graph.name.clone(), ..Program::default() },
         buffers: HashMap::new(),
         kernels: HashMap::new(),
+        packed: HashMap::new(),
         known: inputs.clone(),
         inputs,
     };
@@ -48,9 +51,86 @@ pub fn lower(graph: Graph, target: &Target) -> Result<Program> {
     for (k, p) in graph.outputs.iter().enumerate() {
         l.output(k, &p.name, p.value);
     }
-    let mut program = l.program;
+    let (mut program, packed) = (l.program, l.packed);
+    pack(&mut program, packed)?;
+    remove_unused(&mut program);
     program.graph = graph.clone();
     Ok(program)
+}
+
+/// Whether a value is a constant, in whatever shape.
+pub fn is_constant(g: &Graph, v: ValueId) -> bool {
+    let Def::Node(id, _) = g.value(v).def else { return false };
+    let n = g.node(id);
+    match n.op {
+        Op::Const(_) => true,
+        Op::Reshape(_) => is_constant(g, n.inputs[0]),
+        _ => false,
+    }
+}
+
+/// The operands of a node that are constants.
+pub fn constants(g: &Graph, n: &Node) -> BTreeSet<usize> {
+    (0..n.inputs.len()).filter(|k| is_constant(g, n.inputs[*k])).collect()
+}
+
+/// Makes the packed constants.
+fn pack(program: &mut Program, packed: HashMap<(usize, Packing), usize>) -> Result<()> {
+    let mut jobs = Vec::new();
+    let mut buffers = Vec::new();
+    for ((from, packing), to) in packed {
+        if let Place::Constant(t) = &program.buffers[from].place {
+            jobs.push((t.clone(), packing));
+            buffers.push(to);
+        }
+    }
+    for (to, t) in buffers.into_iter().zip(packing::pack_all(&jobs)?) {
+        program.buffers[to].place = Place::Constant(t);
+    }
+    Ok(())
+}
+
+/// Removes buffers of constants that nothing reads, and aliases of them.
+fn remove_unused(program: &mut Program) {
+    let mut used = vec![false; program.buffers.len()];
+    let mut mark = |mut b: usize| {
+        used[b] = true;
+        while let Place::Alias(of) = program.buffers[b].place {
+            (used[of], b) = (true, of);
+        }
+    };
+    program.inputs.iter().chain(&program.outputs).for_each(|p| mark(p.buffer));
+    program.steps.iter().flat_map(operands).for_each(&mut mark);
+    let count = |n: &mut usize, used: &bool| {
+        *n += usize::from(*used);
+        Some(*n - usize::from(*used))
+    };
+    let positions: Vec<usize> = used.iter().scan(0, count).collect();
+    let mut used = used.into_iter();
+    program.buffers.retain(|_| used.next().unwrap_or(true));
+    let moved = |b: &mut usize| *b = positions[*b];
+    program.inputs.iter_mut().chain(&mut program.outputs).for_each(|p| moved(&mut p.buffer));
+    for b in &mut program.buffers {
+        if let Place::Alias(of) = &mut b.place {
+            moved(of);
+        }
+    }
+    for step in &mut program.steps {
+        match step {
+            Step::Launch { args, .. } => args.iter_mut().for_each(moved),
+            Step::Host { inputs, outputs, .. } => inputs.iter_mut().chain(outputs).for_each(moved),
+            Step::Copy { src, dst } => [src, dst].into_iter().for_each(moved),
+        }
+    }
+}
+
+/// The buffers that a step reads or writes.
+fn operands(step: &Step) -> Vec<usize> {
+    match step {
+        Step::Launch { args, .. } => args.clone(),
+        Step::Host { inputs, outputs, .. } => [&inputs[..], outputs].concat(),
+        Step::Copy { src, dst } => vec![*src, *dst],
+    }
 }
 
 struct Lowering<'a> {
@@ -60,6 +140,8 @@ struct Lowering<'a> {
     buffers: HashMap<ValueId, usize>,
     /// Kernels by their text without the name.
     kernels: HashMap<String, usize>,
+    /// Packed constants by what they are made of.
+    packed: HashMap<(usize, Packing), usize>,
     /// Symbols whose values are known before the program runs.
     inputs: BTreeSet<Sym>,
     /// Symbols whose values are known before the step at hand.
@@ -133,14 +215,15 @@ impl Lowering<'_> {
             return Ok(None);
         }
         if let Some(c) = n.op.compute(x, y) {
+            let c = Compute { constants: constants(self.graph, n), ..c };
             let cut = schedule::cut(&c, self.target);
-            let kernels = cut.pieces.iter().map(|p| self.kernel(p)).collect::<Result<Vec<Kernel>>>();
+            let kernels = cut.pieces.iter().map(|p| self.kernel(p)).collect::<Result<Vec<Scheduled>>>();
             let kernels = match kernels {
                 // Not every class has schedules for every machine.
                 Err(_) if !self.target.is_cpu() => return Ok(None),
                 found => found?,
             };
-            let sound = kernels.iter().all(|k| self.is_sound(k));
+            let sound = kernels.iter().all(|k| self.is_sound(&k.kernel));
             return Ok(sound.then(|| self.launches(n, &cut, kernels, inputs)));
         }
         let Some(kernel) = n.op.kernel(x, y).filter(|k| self.is_sound(k)) else { return Ok(None) };
@@ -174,23 +257,26 @@ impl Lowering<'_> {
     }
 
     /// The kernel of a piece, with what is known of its symbols.
-    fn kernel(&self, piece: &Piece) -> Result<Kernel> {
-        let (_, mut kernel) = schedule::kernel("", &piece.compute, self.target)?;
-        for (s, range) in &mut kernel.symbols {
+    fn kernel(&self, piece: &Piece) -> Result<Scheduled> {
+        let mut made = schedule::kernel("", &piece.compute, self.target)?;
+        for (s, range) in &mut made.kernel.symbols {
             *range = self.range(s);
         }
-        Ok(kernel)
+        Ok(made)
     }
 
     /// One launch per piece of a compute; gives the buffers of its outputs.
-    fn launches(&mut self, n: &Node, cut: &Cut, kernels: Vec<Kernel>, inputs: &[usize]) -> Vec<usize> {
+    fn launches(&mut self, n: &Node, cut: &Cut, kernels: Vec<Scheduled>, inputs: &[usize]) -> Vec<usize> {
         let mut stages: HashMap<usize, usize> = HashMap::new();
-        for (piece, kernel) in cut.pieces.iter().zip(kernels) {
+        for (piece, Scheduled { kernel, packings, .. }) in cut.pieces.iter().zip(kernels) {
             let source = |s: &Source| match s {
                 Source::Input(k) => inputs.get(*k).copied(),
                 Source::Stage(k) => stages.get(k).copied(),
             };
             let mut args: Vec<usize> = piece.sources.iter().filter_map(source).collect();
+            for (k, packing) in packings {
+                args[k] = self.packed(args[k], packing);
+            }
             let mut work = piece.compute.flops();
             for &result in &piece.results {
                 let ty = cut.compute.stages[result].ty();
@@ -206,6 +292,22 @@ impl Lowering<'_> {
             self.push(n, kernel, args, work);
         }
         cut.compute.outputs.iter().filter_map(|k| stages.get(k).copied()).collect()
+    }
+
+    /// The buffer of a packed constant; its elements follow when all are known.
+    fn packed(&mut self, constant: usize, packing: Packing) -> usize {
+        let mut root = constant;
+        while let Place::Alias(of) = self.program.buffers[root].place {
+            root = of;
+        }
+        if let Some(b) = self.packed.get(&(root, packing.clone())) {
+            return *b;
+        }
+        let dtype = self.program.buffers[root].ty.dtype;
+        let len = packing.len().unwrap_or_default();
+        let b = self.buffer(Type::new(dtype, vec![len.into()]), Place::Heap);
+        self.packed.insert((root, packing), b);
+        b
     }
 
     /// Adds a launch; an equal kernel that is there already serves again.

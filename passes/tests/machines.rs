@@ -46,8 +46,8 @@ fn check_on(targets: &[&str], text: &str, schedules: &[(&str, &str)]) {
     let want = eval::graph(&g, &x).unwrap().remove(0);
     for name in targets {
         let target = Target::named(name).unwrap();
-        let mut kernels =
-            vec![schedule::kernel("k", &c, &target).unwrap_or_else(|e| panic!("{name}: {e}\n{text}"))];
+        let made = schedule::kernel("k", &c, &target).unwrap_or_else(|e| panic!("{name}: {e}\n{text}"));
+        let mut kernels = vec![(made.schedule, made.kernel)];
         let nest = schedule::Nest::new(&c).unwrap();
         for (_, s) in schedules.iter().filter(|(t, _)| t == name) {
             let s = s.parse().unwrap();
@@ -258,7 +258,7 @@ fn symbolic_rows() {
     let c = compose(&g).unwrap();
     for name in ["sm_80", "910B3"] {
         let target = Target::named(name).unwrap();
-        let (_, k) = schedule::kernel("k", &c, &target).unwrap();
+        let k = schedule::kernel("k", &c, &target).unwrap().kernel;
         assert_eq!(verify::kernel_for(&k, &target), Vec::<String>::new(), "{k}");
         for n in [0, 1, 31, 130] {
             let of = |k: u64, shape: Vec<usize>| {

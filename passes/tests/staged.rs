@@ -36,7 +36,7 @@ fn group(body: &Graph) -> Graph {
 fn schedules(body: &Graph, target: &Target) -> String {
     let mut out = String::new();
     for p in schedule::pieces(&compose(body).unwrap(), target) {
-        let (s, _) = schedule::kernel("k", &p.compute, target).unwrap();
+        let s = schedule::kernel("k", &p.compute, target).unwrap().schedule;
         assert_eq!(s.to_string().parse(), Ok(s.clone()));
         let stages: Vec<String> = s.stages.iter().map(|s| s.class.to_string()).collect();
         writeln!(out, "{} of {} rows: {}", s.class, s.mr, stages.join(", ")).unwrap();

@@ -4,6 +4,7 @@ use super::args::{ModelArgs, OptimiseArgs};
 use super::{print, target};
 use aic::import::onnx::ImportOptions;
 use aic_backends::CpuOptions;
+use aic_ir::compute::Compute;
 use aic_ir::error::Result;
 use aic_ir::kernel::Kernel;
 use aic_ir::op::Op;
@@ -11,8 +12,8 @@ use aic_ir::schedule::Schedule;
 use aic_ir::target::Target;
 use aic_ir::types::Type;
 use aic_ir::verify;
-use aic_passes::pipeline;
 use aic_passes::schedule::{self, Nest, Piece};
+use aic_passes::{lower, pipeline};
 use std::fmt::Write;
 
 const EXAMPLES: &str = "\
@@ -63,7 +64,11 @@ pub fn execute(args: &Args) -> Result<()> {
         let (x, y) = (types(&n.inputs), types(&n.outputs));
         let origin: Vec<&str> = n.origin.iter().map(|o| &**o).collect();
         let title = format!("{} {}", n.op.keyword(), origin.join(", "));
-        let pieces = n.op.compute(&x, &y).map(|c| schedule::pieces(&c, &args.target)).unwrap_or_default();
+        let pieces = n.op.compute(&x, &y).map(|c| {
+            let c = Compute { constants: lower::constants(g, n), ..c };
+            schedule::pieces(&c, &args.target)
+        });
+        let pieces = pieces.unwrap_or_default();
         for piece in &pieces {
             let name = format!("{}_{n_kernels}", n.op.keyword());
             match kernel(&name, piece, args) {
@@ -94,5 +99,5 @@ fn kernel(name: &str, piece: &Piece, args: &Args) -> Result<(Schedule, Kernel)> 
         verify::report("the kernel of this schedule", &verify::kernel_for(&k, &args.target))?;
         return Ok((s.clone(), k));
     }
-    schedule::kernel(name, &piece.compute, &args.target)
+    schedule::kernel(name, &piece.compute, &args.target).map(|made| (made.schedule, made.kernel))
 }

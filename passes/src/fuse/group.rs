@@ -2,9 +2,11 @@
 
 use super::flow::Flow;
 use super::kind::Kind;
+use crate::lower;
 use crate::runner::{Context, Numerics};
 use crate::schedule::{self, Cut, Signature, cut, signatures};
 use aic_ir::compose::compose;
+use aic_ir::compute::Compute;
 use aic_ir::error::Result;
 use aic_ir::graph::{Graph, ValueId};
 use aic_ir::op::Op;
@@ -30,6 +32,8 @@ pub struct Body {
     pub inputs: Vec<ValueId>,
     /// What its outputs are outside.
     pub outputs: Vec<ValueId>,
+    /// Inputs that are constants outside.
+    pub constants: BTreeSet<usize>,
 }
 
 /// The nodes without reshapes at the border, which cost nothing outside.
@@ -82,14 +86,15 @@ pub fn body(flow: &Flow, set: &Set, name: Option<&str>, is_needed: &dyn Fn(usize
     for v in &outputs {
         graph.add_output("", map[v]);
     }
-    Body { graph, inputs, outputs }
+    let constants = (0..inputs.len()).filter(|k| lower::is_constant(flow.graph, inputs[*k])).collect();
+    Body { graph, inputs, outputs, constants }
 }
 
 /// The number of kernels of groups; equal bodies are asked about once.
 #[derive(Debug, Default)]
 pub struct Kernels {
-    /// By the text of the body without names.
-    known: RefCell<HashMap<String, Option<usize>>>,
+    /// By the text of the body without names, and its constants.
+    known: RefCell<HashMap<(String, BTreeSet<usize>), Option<usize>>>,
 }
 
 impl Kernels {
@@ -100,7 +105,7 @@ impl Kernels {
         if body.graph.nodes().len() > MAX_NODES || n_arguments > MAX_ARGUMENTS {
             return None;
         }
-        let key = body.graph.to_string();
+        let key = (body.graph.to_string(), body.constants.clone());
         if let Some(found) = self.known.borrow().get(&key) {
             return *found;
         }
@@ -115,14 +120,14 @@ fn n_kernels(body: &Body, cx: &Context) -> Option<usize> {
     if n_contractions > 1 {
         return None;
     }
-    let c = compose(&body.graph)?;
+    let c = Compute { constants: body.constants.clone(), ..compose(&body.graph)? };
     let cut = cut(&c, &cx.target);
     let has_symbols = body.graph.nodes().any(|(_, n)| {
         n.outputs.iter().any(|v| body.graph.ty(*v).dims.iter().any(|d| d.as_const().is_none()))
     });
     let is_sound = || {
         cut.pieces.iter().all(|p| {
-            schedule::kernel("", &p.compute, &cx.target).is_ok_and(|(_, k)| verify::kernel(&k).is_empty())
+            schedule::kernel("", &p.compute, &cx.target).is_ok_and(|k| verify::kernel(&k.kernel).is_empty())
         })
     };
     if has_symbols && !is_sound() {

@@ -6,7 +6,11 @@
 
 pub mod gpu;
 pub mod npu;
+mod pack;
 mod product;
+
+pub use pack::packings;
+pub(super) use pack::{choose_packed, packed_body, packed_buffer};
 
 use super::emit::{Emitter, Value, lane};
 use super::nest::{Flat, Nest};
@@ -72,7 +76,11 @@ pub(super) fn roles(nest: &Nest) -> Option<Roles<'_>> {
 
 /// A register tile for the nest, if it is a contraction with an axis fit for vectors.
 pub fn choose(nest: &Nest, target: &Target, lanes: u32) -> Option<Schedule> {
-    let roles = roles(nest)?;
+    Some(tile_for(nest, &roles(nest)?, target, lanes))
+}
+
+/// The register tile for a contraction.
+fn tile_for(nest: &Nest, roles: &Roles, target: &Target, lanes: u32) -> Schedule {
     let n = nest.axes[roles.n].extent.as_const();
     let m = roles.m.map_or(Some(1), |m| nest.axes[m].extent.as_const());
     let lanes = super::fit(lanes, Some(&nest.axes[roles.n].extent));
@@ -85,7 +93,7 @@ pub fn choose(nest: &Nest, target: &Target, lanes: u32) -> Option<Schedule> {
         None => rows,
         Some(m) => best_rows(m.max(1) as u64, rows),
     };
-    Some(Schedule { mr, nr, ..Schedule::new(Class::Contract, lanes) })
+    Schedule { mr, nr, ..Schedule::new(Class::Contract, lanes) }
 }
 
 /// Rows of a register tile of so many vectors that leave registers for a row of vectors and a broadcast.
@@ -106,7 +114,14 @@ pub(super) fn best_rows(m: u64, most: u32) -> u32 {
 
 /// The statements of the kernel.
 pub fn body(nest: &Nest, s: &Schedule, frame: &mut Frame) -> Vec<Stmt> {
-    let Some(roles) = roles(nest) else { return Vec::new() };
+    match roles(nest) {
+        Some(roles) => tiles(nest, s, &roles, frame),
+        None => Vec::new(),
+    }
+}
+
+/// The statements of a contraction whose parts have these roles.
+fn tiles(nest: &Nest, s: &Schedule, roles: &Roles, frame: &mut Frame) -> Vec<Stmt> {
     let (n, lanes) = (&nest.axes[roles.n], i64::from(s.lanes));
     let outer: Vec<&Axis> =
         (0..nest.axes.len()).filter(|&k| k != roles.n && Some(k) != roles.m).map(|k| &nest.axes[k]).collect();
@@ -135,7 +150,7 @@ pub fn body(nest: &Nest, s: &Schedule, frame: &mut Frame) -> Vec<Stmt> {
         false => [&outer_extents[..], &[columns.steps()]].concat(),
     };
     let index = frame.index(&extents);
-    let mut tile = TileMaker { nest, s, roles: &roles, axes: HashMap::new(), sums: None, frame };
+    let mut tile = TileMaker { nest, s, roles, axes: HashMap::new(), sums: None, frame };
     if rows_outside {
         tile.axes.extend(outer.iter().map(|a| (a.var.clone(), a.dim())));
         let row = index[0].clone();
@@ -284,6 +299,10 @@ impl TileMaker<'_> {
         if let Some(m) = self.roles.m {
             axes.insert(nest.axes[m].var.clone(), m0 + Dim::sym(&i));
         }
+        if self.s.pack > 0 {
+            axes.insert(pack::panel(), n0.floor_div(&i64::from(self.s.pack).into()));
+            axes.insert(pack::column(), Dim::sym(&j) * lanes.into() + Dim::sym(&lane()));
+        }
         axes.insert(n.var.clone(), n0 + Dim::sym(&j) * lanes.into() + Dim::sym(&lane()));
         axes.extend(as_loops(nest.over()));
         let unroll =
@@ -317,7 +336,8 @@ impl TileMaker<'_> {
         let mut step = Vec::new();
         if shared {
             // The row of vectors is loaded once and used by every row of the tile.
-            let mask = mask_of(&mut e);
+            // Rows of a packed panel are whole.
+            let mask = if self.s.pack > 0 { None } else { mask_of(&mut e) };
             let b = e.expr(self.roles.vector, mask.as_ref());
             let b_dtype = b.ty.dtype;
             let mut load = e.take_lets();

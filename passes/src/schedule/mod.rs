@@ -16,9 +16,11 @@ mod reduce;
 mod staged;
 mod window;
 
+pub use contract::packings;
 pub use nest::{Flat, Nest};
 pub use pieces::{Cut, Piece, Signature, cut, pieces, signatures};
 
+use crate::packing::Packing;
 use group::Group;
 
 use aic_ir::bail;
@@ -30,17 +32,29 @@ use aic_ir::schedule::{Class, Place, Schedule};
 use aic_ir::target::Target;
 use std::collections::BTreeSet;
 
+/// A kernel, and how it came about.
+#[derive(Clone, Debug)]
+pub struct Scheduled {
+    /// The schedule that was chosen.
+    pub schedule: Schedule,
+    /// The kernel.
+    pub kernel: Kernel,
+    /// What is passed in place of operands that are constants, by their positions.
+    pub packings: Vec<(usize, Packing)>,
+}
+
 /// The kernel of a compute on a target: of one phase, or of several that can be one kernel.
 ///
 /// # Errors
 /// Where it can't be one kernel.
-pub fn kernel(name: &str, c: &Compute, target: &Target) -> Result<(Schedule, Kernel)> {
+pub fn kernel(name: &str, c: &Compute, target: &Target) -> Result<Scheduled> {
     if let Ok(nest) = Nest::new(c) {
         let Some(schedule) = choose_for(&nest, target) else {
             bail!("{} has no schedule for this loop nest", target.name)
         };
         let kernel = apply(name, &nest, &schedule);
-        return Ok((schedule, kernel));
+        let packings = packings(&nest, &schedule).into_iter().collect();
+        return Ok(Scheduled { schedule, kernel, packings });
     }
     if !target.is_cpu() {
         bail!("{} has no schedule for {} stages", target.name, c.stages.len())
@@ -49,8 +63,8 @@ pub fn kernel(name: &str, c: &Compute, target: &Target) -> Result<(Schedule, Ker
     let Some(schedule) = staged::choose(&group, target) else {
         bail!("{} phases can't be one kernel", group.phases.len())
     };
-    let kernel = staged::apply(name, &group, &schedule)?;
-    Ok((schedule, kernel))
+    let (kernel, packings) = staged::apply(name, &group, &schedule)?;
+    Ok(Scheduled { schedule, kernel, packings })
 }
 
 /// The schedule of a nest on any target; `None` where there is none yet.
@@ -79,11 +93,14 @@ pub fn choose(nest: &Nest, target: &Target) -> Schedule {
     // The lanes of a reduction decide about its bits, so that nothing fused to it may change them.
     let widest = if nest.reduction.is_some() { nest.acc.size() } else { nest.widest() };
     let lanes = target.lanes(widest);
-    let Some((op, over)) = &nest.reduction else {
+    let Some((_, over)) = &nest.reduction else {
         return Schedule::new(Class::Map, fit(lanes, nest.axes.last().map(|a| &a.extent)));
     };
     if reduce::running_axis(nest).is_some() {
         return Schedule::new(Class::Prefix, 1);
+    }
+    if let Some(s) = contract::choose_packed(nest, target, lanes) {
+        return s;
     }
     if let Some(s) = panel::choose(nest, target, lanes) {
         return s;
@@ -94,35 +111,41 @@ pub fn choose(nest: &Nest, target: &Target) -> Schedule {
     if let Some(s) = contract::choose(nest, target, lanes) {
         return s;
     }
-    let triangular = over.iter().any(|a| nest.axes.iter().any(|o| a.extent.mentions(&o.var)));
-    let inner_contiguous = over.last().is_some_and(|a| {
-        let steps = nest.value.steps(&a.var);
-        !steps.is_empty() && steps.iter().all(|s| s.as_ref().is_some_and(|s| s.is(1) || s.is(0)))
-    });
     let vectorizable = nest.axes.last().is_some_and(|a| {
         let steps = nest.value.steps(&a.var);
         let close = |s: &Dim| s.as_const().is_some_and(|s| (0..=SHUFFLED).contains(&s));
         steps.iter().all(|s| s.as_ref().is_some_and(close)) && !over.iter().any(|o| o.extent.mentions(&a.var))
     });
     let extent = nest.axes.last().map(|a| &a.extent);
-    if inner_contiguous
-        && op.combine().is_some()
-        && !triangular
-        && *op != ReduceOp::And
-        && *op != ReduceOp::Or
-    {
+    if runs_inside(nest) {
         let lanes = fit(lanes, over.last().map(|a| &a.extent));
         return Schedule { mr: 4, ..Schedule::new(Class::ReduceInner, lanes) };
     }
     Schedule::new(Class::ReduceOuter, if vectorizable { fit(lanes, extent) } else { 1 })
 }
 
+/// Whether the terms of a reduction follow one another in memory, so that they are combined in vectors.
+fn runs_inside(nest: &Nest) -> bool {
+    let Some((op, over)) = &nest.reduction else { return false };
+    let is_triangular = over.iter().any(|a| nest.axes.iter().any(|o| a.extent.mentions(&o.var)));
+    let is_contiguous = over.last().is_some_and(|a| {
+        let steps = nest.value.steps(&a.var);
+        !steps.is_empty() && steps.iter().all(|s| s.as_ref().is_some_and(|s| s.is(1) || s.is(0)))
+    });
+    let has_lanes = op.combine().is_some() && !matches!(op, ReduceOp::And | ReduceOp::Or);
+    is_contiguous && has_lanes && !is_triangular
+}
+
 /// The kernel that evaluates a nest by a schedule that [`choose_for`] could have given for it.
 pub fn apply(name: &str, nest: &Nest, schedule: &Schedule) -> Kernel {
     let body = body(nest, schedule, &mut Frame::kernel());
-    let param = |buffer: &Buffer, writable| Param { buffer: buffer.clone(), writable };
-    let written = |b: &Buffer| b.name == nest.output.name;
-    let params = nest.inputs.iter().map(|b| param(b, written(b))).collect();
+    let packing = packings(nest, schedule);
+    let buffer = |(k, b): (usize, &Buffer)| match &packing {
+        Some((input, packing)) if *input == k => contract::packed_buffer(b, packing),
+        _ => b.clone(),
+    };
+    let param = |buffer: Buffer| Param { writable: buffer.name == nest.output.name, buffer };
+    let params = nest.inputs.iter().enumerate().map(buffer).map(param).collect();
     let symbols = nest.symbols().into_iter().map(|s| (s, Range::DIM)).collect();
     Kernel { name: name.into(), params, symbols, body }
 }
@@ -136,6 +159,7 @@ fn body(nest: &Nest, schedule: &Schedule, frame: &mut Frame) -> Vec<Stmt> {
         _ if schedule.tile(Place::L1).is_some() => contract::npu::body(nest, schedule, frame),
         Class::Map => map::body(nest, schedule, frame),
         Class::ReduceInner => reduce::inner(nest, schedule, frame),
+        Class::Contract if schedule.pack > 0 => contract::packed_body(nest, schedule, frame),
         Class::Contract if schedule.panel > 0 => panel::body(nest, schedule, frame),
         Class::Contract | Class::ReduceOuter if window::fits(nest) => window::body(nest, schedule, frame),
         Class::ReduceOuter => reduce::outer(nest, schedule, frame),

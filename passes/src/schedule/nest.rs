@@ -12,13 +12,15 @@ use aic_ir::error::Result;
 use aic_ir::kernel::{Buffer, Scope};
 use aic_ir::scalar::{Scalar, ScalarFn};
 use aic_ir::types::Type;
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 
 /// A phase of a compute, ready for scheduling.
 #[derive(Clone, Debug)]
 pub struct Nest {
     /// The buffers that it loads.
     pub inputs: Vec<Buffer>,
+    /// Those of them that may be laid out for it: constants of which the kernel has but one load.
+    pub constants: BTreeSet<usize>,
     /// Output axes, outermost first.
     pub axes: Vec<Axis>,
     /// How values are combined, and over what.
@@ -42,6 +44,8 @@ pub struct Nest {
 pub(super) struct Arrays {
     /// The buffers that hold them.
     pub buffers: Vec<Buffer>,
+    /// Those of them that may be laid out for a kernel.
+    pub constants: BTreeSet<usize>,
     /// The place of each.
     pub places: HashMap<Source, Place>,
 }
@@ -68,7 +72,7 @@ impl Arrays {
 
     /// All arrays of a compute, each as a whole.
     pub fn whole(c: &Compute) -> Arrays {
-        let mut arrays = Arrays::default();
+        let mut arrays = Arrays { constants: free_constants(c), ..Arrays::default() };
         for (k, ty) in c.inputs.iter().enumerate() {
             arrays.push(Source::Input(k), &format!("x{k}"), ty);
         }
@@ -126,7 +130,7 @@ impl Nest {
         let [phase] = &phases(c)[..] else {
             bail!("expected a stage, or a reduction and a map over it, found {} stages", c.stages.len())
         };
-        let mut arrays = Arrays::default();
+        let mut arrays = Arrays { constants: free_constants(c), ..Arrays::default() };
         for (k, ty) in c.inputs.iter().enumerate() {
             arrays.push(Source::Input(k), &format!("x{k}"), ty);
         }
@@ -140,6 +144,7 @@ impl Nest {
         let flat = |e: &Expr| flatten(e, p.main, arrays);
         let mut nest = Nest {
             inputs: arrays.buffers.clone(),
+            constants: arrays.constants.clone(),
             axes: p.axes.clone(),
             reduction: p.reduction.clone(),
             acc: p.acc,
@@ -285,6 +290,19 @@ impl Nest {
         });
         ok
     }
+}
+
+/// The constants that a compute loads in one place only, so that nothing else minds where their elements are.
+pub(super) fn free_constants(c: &Compute) -> BTreeSet<usize> {
+    let mut n_loads = vec![0; c.inputs.len()];
+    for s in &c.stages {
+        s.value.visit(&mut |e| {
+            if let Expr::Load(Source::Input(k), _) = e {
+                n_loads[*k] += 1;
+            }
+        });
+    }
+    c.constants.iter().copied().filter(|k| n_loads[*k] == 1).collect()
 }
 
 /// Whether an index expression depends on two axes as if they were one.

@@ -61,7 +61,7 @@ pub fn cut(c: &Compute, target: &Target) -> Cut {
 /// The stages by which a compute of several phases is one kernel, whatever its symbols are.
 fn one_kernel(c: &Compute, target: &Target) -> Option<Compute> {
     let transposed = prepare::contractions(c, target, Transposed::All).0;
-    let fits = |c: &Compute| kernel("", c, target).is_ok_and(|(_, k)| verify::kernel(&k).is_empty());
+    let fits = |c: &Compute| kernel("", c, target).is_ok_and(|k| verify::kernel(&k.kernel).is_empty());
     [&transposed, c].into_iter().map(prepare::share).find(fits)
 }
 
@@ -141,6 +141,7 @@ fn piece(c: &Compute, phases: &[Phase]) -> Piece {
         Source::Input(k) => c.inputs[*k].clone(),
         Source::Stage(k) => c.stages[*k].ty(),
     };
+    let is_constant = |s: &Source| matches!(s, Source::Input(k) if c.constants.contains(k));
     let inside = |stage: usize| members.iter().position(|m| *m == stage);
     let rename = |s: Source| match s {
         Source::Stage(k) if members.contains(&k) => inside(k).map_or(s, Source::Stage),
@@ -152,6 +153,7 @@ fn piece(c: &Compute, phases: &[Phase]) -> Piece {
         inputs: sources.iter().map(ty).collect(),
         stages: members.iter().map(renamed).collect(),
         outputs: results.iter().filter_map(|r| inside(*r)).collect(),
+        constants: (0..sources.len()).filter(|k| is_constant(&sources[*k])).collect(),
     };
     Piece { compute, sources, members, results }
 }

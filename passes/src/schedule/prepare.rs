@@ -11,7 +11,7 @@ use aic_ir::target::Target;
 use std::collections::HashMap;
 
 /// Rows from which on it pays to transpose an operand so that a contraction gets vectors.
-const PACKED_ROWS: i64 = 8;
+pub(super) const PACKED_ROWS: i64 = 8;
 
 /// Which factors of contractions are transposed by stages of their own.
 #[derive(Clone, Copy, PartialEq)]
@@ -63,6 +63,9 @@ fn new_factor(c: &Compute, k: usize, target: &Target, which: Transposed) -> Opti
     if let Some(e) = [a, b].into_iter().find(evaluated) {
         return Some((e.clone(), [used(e, &s.axes), used(e, over)].concat()));
     }
+    if alone.pack > 0 {
+        return None;
+    }
     let [along] = &over[..] else { return None };
     let columns = s.axes.last()?;
     let (rows, vectors) = match (mentions(a, &columns.var), mentions(b, &columns.var)) {
@@ -112,6 +115,7 @@ fn alone(c: &Compute, k: usize) -> Compute {
         inputs: c.inputs.iter().cloned().chain(stages).collect(),
         stages: vec![stage],
         outputs: vec![0],
+        constants: c.constants.clone(),
     }
 }
 

@@ -6,11 +6,13 @@
 //! register tiles: every element of the other factor that is loaded serves all rows of a block. Phases that don't have
 //! the last axis (the transposed keys of an attention) are evaluated before the loop over its blocks, which is serial.
 
+use super::contract::{packed_buffer, packings};
 use super::group::{Common, Group};
 use super::nest::{Arrays, Nest, Place, strides};
 use super::phase::Phase;
 use super::pieces::signature_of;
 use super::{Frame, body};
+use crate::packing::Packing;
 use aic_ir::compute::{Axis, Expr, Source};
 use aic_ir::dim::{Dim, Range, Sym};
 use aic_ir::error::Result;
@@ -242,12 +244,20 @@ impl<'a> Loops<'a> {
         let index = Frame::kernel().index(&self.extents());
         (0..alone.len())
             .map(|k| {
-                let nest = self.nest(k, &index, &0.into(), self.rows).ok()?;
-                let s = super::choose(&nest, target);
+                let mut nest = self.nest(k, &index, &0.into(), self.rows).ok()?;
+                let packed =
+                    |row: &Dim, s: &Schedule| packings(&self.nest(k, &index, row, self.rows).ok()?, s);
+                let mut s = super::choose(&nest, target);
+                if packed(&0.into(), &s) != packed(&Dim::named("row"), &s) {
+                    // A constant is packed as a whole, not for blocks of its rows.
+                    nest.constants.clear();
+                    s = super::choose(&nest, target);
+                }
                 let (whole, before) = &alone[k];
                 let same = s.class == before.class
                     && signature_of(&nest, &s) == signature_of(whole, before)
                     && s.lanes == before.lanes
+                    && (s.pack > 0 || before.pack == 0)
                     && (s.nr >= before.nr || s.panel > 0)
                     && (s.class != Class::Contract || s.mr > 1 || before.mr == 1);
                 (same || self.is_small(k)).then_some(s)
@@ -282,7 +292,7 @@ impl<'a> Loops<'a> {
 
     /// The arrays, where `row` is the first of the rows at hand.
     fn arrays(&self, row: &Dim) -> Arrays {
-        let mut arrays = Arrays::default();
+        let mut arrays = Arrays { constants: self.group.arrays.constants.clone(), ..Arrays::default() };
         for (k, ty) in self.group.inputs.iter().enumerate() {
             arrays.push(Source::Input(k), &format!("x{k}"), ty);
         }
@@ -362,14 +372,18 @@ struct Maker<'a> {
     copies: usize,
 }
 
-/// The kernel of a group by a schedule that [`choose`] has given for it.
-pub(super) fn apply(name: &str, g: &Group, s: &Schedule) -> Result<Kernel> {
+/// The kernel of a group by a schedule that [`choose`] has given for it, and which of its inputs are to be packed.
+pub(super) fn apply(name: &str, g: &Group, s: &Schedule) -> Result<(Kernel, Vec<(usize, Packing)>)> {
     let loops = Loops::new(g, s.nr as usize, i64::from(s.mr));
     let extents = loops.extents();
     let index = Frame::kernel().index(&extents);
     let symbols = extents.iter().flat_map(Dim::symbols).collect();
     let mut maker = Maker { loops: &loops, stages: &s.stages, index, symbols, counter: 0, copies: 0 };
-    let buffers = loops.arrays(&0.into()).buffers;
+    let packings = maker.packings()?;
+    let mut buffers = loops.arrays(&0.into()).buffers;
+    for (k, packing) in &packings {
+        buffers[*k] = packed_buffer(&buffers[*k], packing);
+    }
     let (local, passed): (Vec<Buffer>, Vec<Buffer>) =
         buffers.into_iter().partition(|b| b.scope == Scope::Stack);
     let mut statements: Vec<Stmt> = local.into_iter().map(Stmt::Alloc).collect();
@@ -380,10 +394,19 @@ pub(super) fn apply(name: &str, g: &Group, s: &Schedule) -> Result<Kernel> {
     let body = Frame::kernel().outermost(&extents, statements);
     let is_free = |s: &Sym| !["p", "p_block", "p_rest"].contains(&s.name());
     let symbols = symbols.into_iter().filter(is_free).map(|s| (s, Range::DIM)).collect();
-    Ok(Kernel { name: name.into(), params, symbols, body })
+    Ok((Kernel { name: name.into(), params, symbols, body }, packings))
 }
 
 impl Maker<'_> {
+    /// The inputs that phases read packed.
+    fn packings(&self) -> Result<Vec<(usize, Packing)>> {
+        let of = |(k, s): (usize, &Schedule)| {
+            let nest = self.loops.nest(k, &self.index, &0.into(), self.loops.rows);
+            nest.map(|nest| packings(&nest, s)).transpose()
+        };
+        self.stages.iter().enumerate().filter_map(of).collect()
+    }
+
     /// What one iteration of the parallel loop does.
     fn iteration(&mut self) -> Result<Vec<Stmt>> {
         let Some(row) = self.loops.row else { return self.phases(&|_| true, &0.into(), 1) };
