@@ -20,6 +20,7 @@ mod llvm;
 #[cfg(feature = "cranelift")]
 mod cranelift;
 
+pub mod ascendc;
 #[cfg(any(feature = "llvm", feature = "cranelift"))]
 mod compile;
 #[cfg(any(feature = "llvm", feature = "cranelift"))]
