@@ -25,6 +25,7 @@ pub mod ascendc;
 mod compile;
 #[cfg(any(feature = "llvm", feature = "cranelift"))]
 mod emit;
+pub mod emulate;
 mod library;
 pub mod mlir;
 pub mod x86;

@@ -26,6 +26,9 @@ const ENTRY: usize = 8;
 
 type Elf<'a> = ElfFile64<'a>;
 
+/// Addresses of symbols that no object defines.
+type Given<'a> = &'a dyn Fn(&str) -> Option<usize>;
+
 /// Where everything will be.
 #[derive(Default)]
 struct Layout {
@@ -41,18 +44,30 @@ struct Layout {
 impl Library {
     /// Loads objects that were compiled for this machine. No two may define the same symbol.
     pub fn load(objects: &[Object]) -> Result<Library> {
-        link(objects).map_err(|e| e.context("cannot load compiled code"))
+        Library::load_with(objects, &|_| None)
+    }
+
+    /// As [`Library::load`], with symbols that are given rather than this process's.
+    pub(crate) fn load_with(objects: &[Object], given: Given) -> Result<Library> {
+        link(objects, given).map_err(|e| e.context("cannot load compiled code"))
+    }
+
+    /// The address of a function.
+    pub(crate) fn address(&self, name: &str) -> Result<*const u8> {
+        let Some(at) = self.kernels.get(name) else { bail!("cannot find the code of kernel {name}") };
+        // SAFETY: it is an offset within the code.
+        Ok(unsafe { self.code.as_ptr().add(*at) })
     }
 
     /// The code of a kernel.
     pub fn get(&self, name: &str) -> Result<KernelFn> {
-        let Some(at) = self.kernels.get(name) else { bail!("cannot find the code of kernel {name}") };
+        let address = self.address(name)?;
         // SAFETY: every symbol that an object defines for others is a kernel's function with this signature.
-        Ok(unsafe { std::mem::transmute::<*const u8, KernelFn>(self.code.as_ptr().add(*at)) })
+        Ok(unsafe { std::mem::transmute::<*const u8, KernelFn>(address) })
     }
 }
 
-fn link(objects: &[Object]) -> Result<Library> {
+fn link(objects: &[Object], given: Given) -> Result<Library> {
     let files = objects.iter().map(|o| Elf::parse(&*o.bytes)).collect::<std::result::Result<Vec<_>, _>>();
     let files = files.map_err(|e| Error::new(format!("not an ELF file of a 64-bit machine: {e}")))?;
     let layout = Layout::of(&files)?;
@@ -66,7 +81,7 @@ fn link(objects: &[Object]) -> Result<Library> {
             }
         }
     }
-    layout.write_jumps(&mut memory)?;
+    layout.write_jumps(&mut memory, given)?;
     let code = memory.make_exec().map_err(|e| Error::new(e.to_string()))?;
     Ok(Library { code, kernels: layout.defined })
 }
@@ -109,12 +124,18 @@ impl Layout {
         entry + ENTRY * self.outside.len()
     }
 
-    fn write_jumps(&self, memory: &mut [u8]) -> Result<()> {
+    fn write_jumps(&self, memory: &mut [u8], given: Given) -> Result<()> {
         let process = libloading::os::unix::Library::this();
         for (name, &entry) in &self.outside {
-            // SAFETY: the symbol is not called here; kernels call it as the function of the C library that it names.
-            let found = unsafe { process.get::<*const u8>(name.as_bytes()) };
-            let address = found.map_err(|_| Error::new(format!("this process has no `{name}`")))?.into_raw();
+            let address = match given(name) {
+                Some(address) => address,
+                None => {
+                    // SAFETY: it is not called here; kernels call it as the function of the C library that it names.
+                    let found = unsafe { process.get::<*const u8>(name.as_bytes()) };
+                    found.map_err(|_| Error::new(format!("this process has no `{name}`")))?.into_raw()
+                        as usize
+                }
+            };
             memory[entry..entry + 8].copy_from_slice(&(address as u64).to_le_bytes());
             let jump = self.jump_of(entry);
             // jmp *[rip + distance]

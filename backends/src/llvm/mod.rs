@@ -7,6 +7,7 @@
 mod build;
 mod code;
 mod features;
+pub(crate) mod host;
 mod kernel;
 mod memory;
 mod table;
