@@ -28,6 +28,7 @@ mod emit;
 pub mod emulate;
 mod library;
 pub mod mlir;
+pub mod ptx;
 pub mod x86;
 
 pub use library::Library;

@@ -129,9 +129,7 @@ fn types_and_layouts() {
 fn factors_of_32_bits() {
     let text = "graph(%0: f32[20,33], %1: f32[7,33]) -> f32[20,7] {
       %2 = transpose %1 {perm=[1,0]} %3 = matmul %0 %2 return %3 }";
-    check_on(&["x86-64", "910B3"], text, &[]);
-    let c = compose(&parse_graph(text).unwrap()).unwrap();
-    assert!(schedule::kernel("k", &c, &Target::sm_80()).is_err());
+    check_on(&["x86-64", "sm_80", "910B3"], text, &[]);
     let s = "contract unit=mma_m16n8k8_tf32 block=32x32x16*3 warp=16x16x16";
     check_kernel(text, &Target::sm_80(), s);
 }
@@ -288,4 +286,90 @@ fn maps_on_a_gpu() {
     for text in cases {
         check_on(&["sm_80"], text, &[]);
     }
+}
+
+/// Reductions, softmax and normalisations: rows shared by the threads of a warp or a block, and reductions that a thread
+/// does alone.
+#[test]
+fn rows_on_a_gpu() {
+    let mut cases: Vec<String> = Vec::new();
+    for n in [1, 7, 33, 64, 200, 1030, 2500] {
+        cases.push(format!("graph(%0: f32[5,{n}]) -> f32[5,{n}] {{ %1 = softmax %0 {{axis=1}} return %1 }}"));
+        cases.push(format!(
+            "graph(%0: f32[5,{n}]) -> f32[5] {{ %1 = reduce %0 {{op=sum, axes=[1]}} return %1 }}"
+        ));
+    }
+    cases.extend(
+        [
+            "graph(%0: f16[3,2,48]) -> f16[3,2,48] { %1 = softmax %0 {axis=2} return %1 }",
+            "graph(%0: f32[3,40,7]) -> f32[3,40,7] { %1 = softmax %0 {axis=1} return %1 }",
+            "graph(%0: f32[3,40,7]) -> f32[3,7] { %1 = reduce %0 {op=max, axes=[1]} return %1 }",
+            "graph(%0: f32[n,96]) -> f32[n,96] { %1 = softmax %0 {axis=1} return %1 }",
+        ]
+        .map(str::to_owned),
+    );
+    for text in &cases {
+        check_pieces(text);
+    }
+}
+
+/// Contractions without matrix instructions.
+#[test]
+fn products_by_threads() {
+    for text in [
+        "graph(%0: f32[70,37], %1: f32[37,68]) -> f32[70,68] { %2 = matmul %0 %1 return %2 }",
+        "graph(%0: f32[33,65], %1: f32[65,41], %2: f32[41]) -> f32[33,41] {
+          %3 = matmul %0 %1 %4 = add %3 %2 %5 = relu %4 return %5 }",
+        "graph(%0: f32[2,5,20,12], %1: f32[2,5,12,24]) -> f32[2,5,20,24] { %2 = matmul %0 %1 return %2 }",
+    ] {
+        check_pieces(text);
+    }
+}
+
+/// Checks a graph of one node by the kernels that it is cut into for a GPU, one after the other.
+fn check_pieces(text: &str) {
+    let g = parse_graph(text).unwrap();
+    let target = Target::sm_80();
+    let c = compose(&g).unwrap();
+    let n = 3;
+    let mut rng = Rng::new(5);
+    let x: Vec<Tensor> = g
+        .inputs
+        .iter()
+        .map(|p| {
+            let ty = g.ty(p.value);
+            let shape = ty.dims.iter().map(|d| d.as_const().unwrap_or(n) as usize).collect();
+            rng.tensor(&Operand { dtype: ty.dtype, shape, values: Values::Between(-3, 4) }).unwrap()
+        })
+        .collect();
+    let want = eval::graph(&g, &x).unwrap().remove(0);
+    let cut = schedule::cut(&c, &target);
+    let mut stages: std::collections::HashMap<usize, eval::KernelBuffer> = Default::default();
+    for piece in &cut.pieces {
+        let made = schedule::kernel("k", &piece.compute, &target).unwrap_or_else(|e| panic!("{e}\n{text}"));
+        let (s, k) = (made.schedule, made.kernel);
+        assert_eq!(parse_kernel(&k.to_string()).as_ref(), Ok(&k), "{k}");
+        assert_eq!(verify::kernel_for(&k, &target), Vec::<String>::new(), "{s}\n{k}");
+        let mut buffers: Vec<eval::KernelBuffer> = piece
+            .sources
+            .iter()
+            .map(|s| match s {
+                aic_ir::compute::Source::Input(i) => eval::KernelBuffer::from_tensor(&x[*i]),
+                aic_ir::compute::Source::Stage(i) => stages[i].clone(),
+            })
+            .collect();
+        for r in &piece.results {
+            let ty = cut.compute.stages[*r].ty();
+            let len: i64 = ty.dims.iter().map(|d| d.as_const().unwrap_or(n)).product();
+            buffers.push(eval::KernelBuffer::poisoned(ty.dtype, len as usize));
+        }
+        let symbols = vec![n; k.symbols.len()];
+        eval::kernel(&k, &mut buffers, &symbols).unwrap_or_else(|e| panic!("{e}\n{s}\n{k}"));
+        let first = piece.sources.len();
+        for (at, r) in piece.results.iter().enumerate() {
+            stages.insert(*r, buffers[first + at].clone());
+        }
+    }
+    let got = stages[&cut.compute.outputs[0]].to_tensor(want.shape().to_vec()).unwrap();
+    assert_eq!(common::difference(&want, &got), None, "{text}");
 }

@@ -115,7 +115,7 @@ fn build(module: &mut ObjectModule, mut f: FunctionBuilder, kernel: &Kernel) -> 
         branches: 0,
     };
     let params = params(&mut code, kernel, [buffers, symbols, begin, end]);
-    let mut code = emit::kernel(code, kernel, params)?;
+    let mut code = emit::kernel(code, kernel, params, &aic_ir::target::Target::x86_sse())?;
     code.f.ins().return_(&[]);
     code.f.finalize(config);
     Ok(())

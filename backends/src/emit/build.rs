@@ -3,11 +3,13 @@
 //! Operands are well typed: the emitter checks before it builds. A value's type says what an operation means: integers
 //! are signed or not by their element type, 16-bit floats are their bits, and nothing is computed with these.
 
+use aic_ir::bail;
 use aic_ir::dim::Sym;
 use aic_ir::dtype::DType;
 use aic_ir::error::Result;
-use aic_ir::kernel::{Scope, VType};
+use aic_ir::kernel::{Level, Scope, VType};
 use aic_ir::scalar::Scalar;
+use aic_ir::target::MatrixUnit;
 
 /// A value of a code generator and its type in the loop IR.
 #[derive(Clone, Copy, Debug)]
@@ -78,6 +80,15 @@ pub(crate) enum Compare {
     Le,
     Gt,
     Ge,
+}
+
+/// Blocks of eight rows of 16 bytes, of which a fragment is made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Blocks {
+    /// 1, 2 or 4 of them.
+    pub count: u32,
+    /// Whether rows, of 16-bit elements, become columns.
+    pub transposed: bool,
 }
 
 /// The largest constant distance of lanes that is told apart.
@@ -214,6 +225,41 @@ pub(crate) trait Build: Sized {
     fn copy(&mut self, dtype: DType, to: Self::Address, from: Self::Address, bytes: V<Self>) -> Result<()>;
     /// Asks for a cache line, to be kept near for as long as `locality` (0 to 3) says.
     fn prefetch(&mut self, at: Self::Address, locality: u8) -> Result<()>;
+
+    /// Which block, warp or thread this is, of so many if that is known: scalar `i64`.
+    fn level(&mut self, level: Level, _extent: Option<i64>) -> Result<V<Self>> {
+        bail!("a CPU has no {level}")
+    }
+    /// Waits for all threads of the block.
+    fn barrier(&mut self) -> Result<()> {
+        bail!("a CPU has no barriers")
+    }
+    /// The value that a thread of the warp has, by its number within the warp; `i64`.
+    fn shuffle(&mut self, _x: V<Self>, _lane: V<Self>) -> Result<V<Self>> {
+        bail!("a CPU has no shuffles")
+    }
+    /// Begins to copy so many bytes to shared memory; of a number given, `i64`, only so many are read, and the rest
+    /// becomes zero.
+    fn copy_async(&mut self, _: Self::Address, _: Self::Address, _: u32, _: Option<V<Self>>) -> Result<()> {
+        bail!("a CPU has no asynchronous copies")
+    }
+    /// Closes a group of asynchronous copies.
+    fn commit(&mut self) -> Result<()> {
+        bail!("a CPU has no asynchronous copies")
+    }
+    /// Waits until at most so many of the latest groups are unfinished.
+    fn wait(&mut self, _pending: u32) -> Result<()> {
+        bail!("a CPU has no asynchronous copies")
+    }
+    /// Loads a fragment by the instruction for it, from the row that each thread of the warp gives the address of;
+    /// the eight by eight blocks are transposed on the way or not.
+    fn load_matrix(&mut self, _to: Self::Address, _row: Self::Address, _: Blocks) -> Result<()> {
+        bail!("a CPU has no matrix instructions")
+    }
+    /// `c += a * b` on fragments in registers.
+    fn mma(&mut self, _: &MatrixUnit, _c: Self::Address, _a: Self::Address, _b: Self::Address) -> Result<()> {
+        bail!("a CPU has no matrix instructions")
+    }
 
     /// An integer constant of the given type, in every lane; wrapping.
     fn int(&mut self, ty: VType, value: i64) -> Result<V<Self>> {

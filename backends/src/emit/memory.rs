@@ -9,7 +9,7 @@ use super::{Emitter, name};
 use aic_ir::dim::{Dim, Range, Sym};
 use aic_ir::dtype::DType;
 use aic_ir::error::{Error, Result};
-use aic_ir::kernel::{Copy as Rows, Expr, Layout, Steps, Tile, VType};
+use aic_ir::kernel::{Copy as Rows, Expr, Layout, Scope, Steps, Tile, VType};
 use aic_ir::scalar::Scalar;
 use aic_ir::{bail, ensure};
 
@@ -19,6 +19,7 @@ pub(super) struct Memory<M> {
     pub buffer: M,
     pub dtype: DType,
     pub writable: bool,
+    pub scope: Scope,
 }
 
 impl<B: Build> Emitter<B> {
@@ -51,7 +52,7 @@ impl<B: Build> Emitter<B> {
         self.b.store(v, place, mask)
     }
 
-    fn memory(&self, buffer: &Sym) -> Result<Memory<B::Buffer>> {
+    pub(super) fn memory(&self, buffer: &Sym) -> Result<Memory<B::Buffer>> {
         let found = self.buffers.get(buffer).copied();
         found.ok_or_else(|| Error::new(format!("buffer {buffer} is not declared")))
     }
@@ -63,7 +64,7 @@ impl<B: Build> Emitter<B> {
     }
 
     /// The address of one element.
-    fn element(&mut self, m: Memory<B::Buffer>, index: &Dim) -> Result<B::Address> {
+    pub(super) fn element(&mut self, m: Memory<B::Buffer>, index: &Dim) -> Result<B::Address> {
         let index = self.fold(index);
         let terms = self.terms(&index)?;
         self.b.address(m.buffer, m.dtype, &terms, index.constant())
@@ -145,7 +146,7 @@ impl<B: Build> Emitter<B> {
 }
 
 /// The distance of a tile's rows, whose elements follow one another.
-fn row_step(tile: &Tile) -> Result<&Dim> {
+pub(super) fn row_step(tile: &Tile) -> Result<&Dim> {
     match &tile.layout {
         Layout::Steps { rows: Steps { step, block: None }, columns: Steps { step: one, block: None } }
             if one.is(1) =>

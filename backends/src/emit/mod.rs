@@ -1,12 +1,13 @@
-//! From the loop IR to instructions, for every CPU code generator: one exhaustive match over statements, one over
+//! From the loop IR to instructions, for every code generator: one exhaustive match over statements, one over
 //! expressions.
 //!
 //! [`build::Build`] is what a code generator provides. Unrolled loops are expanded here, with their variable replaced
-//! by numbers in every index; register buffers thus become arrays indexed by constants. What a CPU has not is refused
-//! here.
+//! by numbers in every index; register buffers thus become arrays indexed by constants. What the machine has not is
+//! refused here.
 
 pub(crate) mod build;
 mod cast;
+mod gpu;
 mod index;
 mod math;
 mod memory;
@@ -17,7 +18,7 @@ use aic_ir::compute::ReduceOp;
 use aic_ir::dim::{Dim, Range, Sym};
 use aic_ir::dtype::DType;
 use aic_ir::error::Result;
-use aic_ir::kernel::{Buffer, Expr, Kernel, LoopKind, Scope, Stmt, VType};
+use aic_ir::kernel::{Buffer, Expr, Kernel, Level, LoopKind, Scope, Stmt, VType};
 use aic_ir::target::Target;
 use aic_ir::{bail, ensure, verify};
 use build::{Binary, Build, V};
@@ -50,13 +51,17 @@ struct Emitter<B: Build> {
     depths: HashMap<Sym, usize>,
     depth: usize,
     buffers: HashMap<Sym, Memory<B::Buffer>>,
+    /// The loops around that are bound to warps and threads: variable, level, iterations.
+    threads: Vec<(Sym, Level, i64)>,
     statements: usize,
 }
 
-/// Builds the statements of a kernel; gives the builder back, at the end of them. What no CPU has is refused before.
-pub(crate) fn kernel<B: Build>(b: B, kernel: &Kernel, params: Params<B>) -> Result<B> {
-    let lacks = verify::machine(kernel, &Target::x86_sse());
-    ensure!(lacks.is_empty(), "a CPU lacks what it uses:\n  {}", lacks.join("\n  "));
+/// Builds the statements of a kernel; gives the builder back, at the end of them. What the machine hasn't is refused
+/// before; a machine of CPUs is any CPU.
+pub(crate) fn kernel<B: Build>(b: B, kernel: &Kernel, params: Params<B>, target: &Target) -> Result<B> {
+    let lacks = verify::machine(kernel, target);
+    let name = if target.is_cpu() { "a CPU" } else { &target.name };
+    ensure!(lacks.is_empty(), "{name} lacks what it uses:\n  {}", lacks.join("\n  "));
     let mut e = Emitter {
         b,
         vars: HashMap::new(),
@@ -65,6 +70,7 @@ pub(crate) fn kernel<B: Build>(b: B, kernel: &Kernel, params: Params<B>) -> Resu
         depths: HashMap::new(),
         depth: 0,
         buffers: HashMap::new(),
+        threads: Vec::new(),
         statements: 0,
     };
     e.bind_params(kernel, &params)?;
@@ -86,7 +92,10 @@ impl<B: Build> Emitter<B> {
                 matches!(scope, Scope::Global | Scope::Workspace),
                 "parameter {name} is in scope {scope:?}, but only main memory can be passed"
             );
-            self.declare(name, Memory { buffer: *buffer, dtype: *dtype, writable: p.writable })?;
+            self.declare(
+                name,
+                Memory { buffer: *buffer, dtype: *dtype, writable: p.writable, scope: *scope },
+            )?;
         }
         for ((s, range), value) in kernel.symbols.iter().zip(&params.symbols) {
             self.bind_int(s, *value, *range);
@@ -131,15 +140,14 @@ impl<B: Build> Emitter<B> {
             Stmt::Let { var, value } => self.bind(var, value),
             Stmt::Store { buffer, index, value, mask } => self.store(buffer, index, value, mask.as_ref()),
             Stmt::Alloc(buffer) => self.alloc(buffer),
-            Stmt::Copy(copy) if copy.token.is_none() => self.copy(copy),
+            Stmt::Copy(copy) => self.copy_tile(copy),
+            Stmt::Barrier(_) => self.b.barrier(),
+            Stmt::Commit { .. } => self.b.commit(),
+            Stmt::Wait { pending, .. } => self.b.wait(*pending),
+            Stmt::Shuffle { var, value, lane } => self.shuffle(var, value, lane),
+            Stmt::Mma(m) => self.mma(m),
             Stmt::Call { name, args } if name == "prefetch" => self.prefetch(args),
             Stmt::Call { name, .. } => bail!("the target has no intrinsic `{name}`"),
-            Stmt::Barrier(_)
-            | Stmt::Copy(_)
-            | Stmt::Commit { .. }
-            | Stmt::Wait { .. }
-            | Stmt::Shuffle { .. }
-            | Stmt::Mma(_) => bail!("a CPU has no `{s}`"),
         }
     }
 
@@ -153,7 +161,8 @@ impl<B: Build> Emitter<B> {
                 self.count_loop(var, bounds, range, runs, |e| e.block(body))
             }
             LoopKind::Unroll => self.unroll(var, begin, end, body),
-            LoopKind::Vector | LoopKind::Bind(_) => bail!("a CPU has no loops such as that of {var}"),
+            LoopKind::Bind(level) => self.bound(var, begin, end, level, body),
+            LoopKind::Vector => bail!("the loop of {var} is not vectorised"),
         }
     }
 
@@ -229,7 +238,7 @@ impl<B: Build> Emitter<B> {
     fn alloc(&mut self, buffer: &Buffer) -> Result<()> {
         let Buffer { name, dtype, len, scope } = buffer;
         ensure!(
-            matches!(scope, Scope::Register | Scope::Stack),
+            matches!(scope, Scope::Register | Scope::Stack | Scope::Shared),
             "buffer {name} is in scope {scope:?}, which a kernel cannot allocate here"
         );
         let len = self.fold(len);
@@ -238,12 +247,12 @@ impl<B: Build> Emitter<B> {
             bail!("buffer {name} in scope {scope:?} has length {len}, not a constant");
         };
         ensure!(
-            bytes <= x86::MAX_STACK_BYTES,
+            *scope == Scope::Shared || bytes <= x86::MAX_STACK_BYTES,
             "buffer {name} in scope {scope:?} has {bytes} bytes; at most {} fit",
             x86::MAX_STACK_BYTES
         );
         let buffer = self.b.alloc(name, *dtype, len.constant() as u32, *scope)?;
-        self.declare(name, Memory { buffer, dtype: *dtype, writable: true })
+        self.declare(name, Memory { buffer, dtype: *dtype, writable: true, scope: *scope })
     }
 
     fn expr(&mut self, e: &Expr) -> Result<V<B>> {

@@ -3,12 +3,14 @@
 use super::build::{Inkwell, Raw, internal};
 use super::table::{Instruction, float_predicate, instruction, int_predicate, reduction};
 use super::target::Target;
-use crate::emit::build::{Binary, Build, Compare, PlaceOf, Unary, V, Value};
+use crate::emit::build::{Binary, Blocks, Build, Compare, PlaceOf, Unary, V, Value};
 use aic_ir::dim::Sym;
 use aic_ir::dtype::DType;
+use aic_ir::ensure;
 use aic_ir::error::Result;
-use aic_ir::kernel::{Scope, VType};
+use aic_ir::kernel::{Level, Scope, VType};
 use aic_ir::scalar::Scalar;
+use aic_ir::target::MatrixUnit;
 use inkwell::IntPredicate as P;
 use inkwell::attributes::{Attribute, AttributeLoc};
 use inkwell::basic_block::BasicBlock;
@@ -21,7 +23,7 @@ use inkwell::values::{
 /// Builds the body of a kernel.
 pub(super) struct Code<'a, 'c> {
     pub b: Inkwell<'a, 'c>,
-    pub target: &'a Target,
+    pub target: &'a Target<'a>,
     pub function: FunctionValue<'c>,
     /// Where allocas go.
     pub entry: BasicBlock<'c>,
@@ -204,6 +206,7 @@ impl<'a, 'c> Build for Code<'a, 'c> {
 
     fn call_c(&mut self, name: &'static str, args: &[V<Self>]) -> Result<V<Self>> {
         let first = args.first().ok_or_else(|| internal("a call without arguments"))?;
+        ensure!(self.target.launch.is_none(), "a GPU has no C library and thus no `{name}`");
         let scalar = first.raw.get_type().into_float_type();
         let function = self.b.module.get_function(name).unwrap_or_else(|| {
             let params = vec![scalar.into(); args.len()];
@@ -290,8 +293,11 @@ impl<'a, 'c> Build for Code<'a, 'c> {
         Ok(())
     }
 
-    /// An array in the function's entry, whatever the scope: LLVM finds what can be in registers.
-    fn alloc(&mut self, name: &Sym, dtype: DType, len: u32, _scope: Scope) -> Result<PointerValue<'c>> {
+    /// An array in the function's entry, or a part of shared memory: LLVM finds what can be in registers.
+    fn alloc(&mut self, name: &Sym, dtype: DType, len: u32, scope: Scope) -> Result<PointerValue<'c>> {
+        if scope == Scope::Shared {
+            return self.shared(name.name());
+        }
         let here = self.b.here()?;
         self.b.builder.position_at_end(self.entry);
         let bytes = self.b.context.i8_type().array_type(len * dtype.size().max(1) as u32);
@@ -349,6 +355,50 @@ impl<'a, 'c> Build for Code<'a, 'c> {
         let args =
             [at.into(), self.b.i32(0).into(), self.b.i32(locality.into()).into(), self.b.i32(1).into()];
         self.b.intrinsic_void("llvm.prefetch", &[at.get_type().into()], &args)
+    }
+
+    fn level(&mut self, level: Level, _extent: Option<i64>) -> Result<V<Self>> {
+        self.gpu_level(level)
+    }
+
+    fn barrier(&mut self) -> Result<()> {
+        self.gpu_barrier()
+    }
+
+    fn shuffle(&mut self, x: V<Self>, lane: V<Self>) -> Result<V<Self>> {
+        self.gpu_shuffle(x, lane)
+    }
+
+    fn copy_async(
+        &mut self,
+        to: PointerValue<'c>,
+        from: PointerValue<'c>,
+        bytes: u32,
+        valid: Option<V<Self>>,
+    ) -> Result<()> {
+        self.gpu_copy_async(to, from, bytes, valid)
+    }
+
+    fn commit(&mut self) -> Result<()> {
+        self.gpu_commit()
+    }
+
+    fn wait(&mut self, pending: u32) -> Result<()> {
+        self.gpu_wait(pending)
+    }
+
+    fn load_matrix(&mut self, to: PointerValue<'c>, row: PointerValue<'c>, blocks: Blocks) -> Result<()> {
+        self.gpu_load_matrix(to, row, blocks)
+    }
+
+    fn mma(
+        &mut self,
+        unit: &MatrixUnit,
+        c: PointerValue<'c>,
+        a: PointerValue<'c>,
+        b: PointerValue<'c>,
+    ) -> Result<()> {
+        self.gpu_mma(unit, [c, a, b])
     }
 }
 

@@ -1,8 +1,10 @@
 //! One kernel becomes two LLVM functions: `NAME`, with the C ABI, and `NAME.body`, whose parameters are the buffers
 //! and symbols themselves, so that LLVM knows that they don't alias.
+//! For a GPU it becomes one entry, whose parameters these are.
 
 use super::build::{Inkwell, Raw, internal};
 use super::code::Code;
+use super::gpu::GLOBAL;
 use super::target::Target;
 use crate::emit;
 use crate::emit::build::Value;
@@ -16,6 +18,9 @@ use inkwell::context::Context;
 use inkwell::module::{Linkage, Module};
 use inkwell::types::BasicMetadataTypeEnum;
 use inkwell::values::FunctionValue;
+
+/// LLVM's number of the calling convention of entries of PTX.
+const PTX_KERNEL: u32 = 71;
 
 /// Adds a kernel to a module.
 pub(super) fn kernel<'c>(
@@ -32,16 +37,22 @@ fn emit<'c>(context: &'c Context, module: &Module<'c>, target: &Target, kernel: 
         module.get_function(&kernel.name).is_none() && !kernel.name.is_empty(),
         "its name is taken or empty"
     );
-    let function = declare_body(context, module, target, kernel);
+    let function = match target.launch {
+        Some(_) => declare_entry(context, module, target, kernel),
+        None => declare_body(context, module, target, kernel),
+    };
     let entry = context.append_basic_block(function, "entry");
     let start = context.append_basic_block(function, "start");
     let b = Inkwell::new(context, module);
     b.builder.position_at_end(start);
     let params = params(kernel, &function)?;
-    let code = emit::kernel(Code { b, target, function, entry }, kernel, params)?;
+    let code = emit::kernel(Code { b, target, function, entry }, kernel, params, &target.tables)?;
     code.b.builder.build_return(None).map_err(internal)?;
     code.b.builder.position_at_end(entry);
     code.b.jump(start)?;
+    if target.launch.is_some() {
+        return Ok(());
+    }
     wrapper(context, module, target, kernel, function)
 }
 
@@ -49,14 +60,31 @@ fn params<'a, 'c>(kernel: &Kernel, body: &FunctionValue<'c>) -> Result<emit::Par
     let values: Vec<Raw> = body.get_params();
     let (buffers, integers) = values.split_at(kernel.params.len());
     let int = |raw: &Raw<'c>| Value { raw: *raw, ty: VType::scalar(DType::I64) };
-    let (symbols, [begin, end]) = integers.split_at(kernel.symbols.len()) else {
-        return Err(internal("no such parameter"));
-    };
+    let (symbols, iterations) = integers.split_at(kernel.symbols.len());
+    let none: Raw = body.get_type().get_context().i64_type().const_zero().into();
+    let iteration = |k: usize| int(iterations.get(k).unwrap_or(&none));
     Ok(emit::Params {
         buffers: buffers.iter().map(|b| b.into_pointer_value()).collect(),
         symbols: symbols.iter().map(int).collect(),
-        iterations: (int(begin), int(end)),
+        iterations: (iteration(0), iteration(1)),
     })
+}
+
+/// The entry of a GPU's kernel, `NAME(buffers.., symbols..)`: the buffers in global memory, aligned to the widest access.
+fn declare_entry<'c>(
+    context: &'c Context,
+    module: &Module<'c>,
+    target: &Target,
+    kernel: &Kernel,
+) -> FunctionValue<'c> {
+    let global: BasicMetadataTypeEnum = context.ptr_type(AddressSpace::from(GLOBAL)).into();
+    let mut params = vec![global; kernel.params.len()];
+    params.extend(kernel.symbols.iter().map(|_| BasicMetadataTypeEnum::from(context.i64_type())));
+    let function = module.add_function(&kernel.name, context.void_type().fn_type(&params, false), None);
+    function.set_call_conventions(PTX_KERNEL);
+    target.attributes(context, function);
+    mark_buffers(context, function, kernel, Some(target.vector_bytes));
+    function
 }
 
 /// `void NAME.body(buffers.., symbols.., begin, end)`.
@@ -72,17 +100,28 @@ fn declare_body<'c>(
     let ty = context.void_type().fn_type(&params, false);
     let function = module.add_function(&format!("{}.body", kernel.name), ty, Some(Linkage::Internal));
     target.attributes(context, function);
-    let flag = |name: &str| context.create_enum_attribute(Attribute::get_named_enum_kind_id(name), 0);
-    function.add_attribute(AttributeLoc::Function, flag("noinline"));
+    let noinline = Attribute::get_named_enum_kind_id("noinline");
+    function.add_attribute(AttributeLoc::Function, context.create_enum_attribute(noinline, 0));
+    mark_buffers(context, function, kernel, None);
+    function
+}
+
+/// What is known of the buffers among the parameters, with their alignment in bytes if that is more than an element's.
+fn mark_buffers(context: &Context, function: FunctionValue, kernel: &Kernel, alignment: Option<usize>) {
+    let flag = |name: &str, value: u64| {
+        context.create_enum_attribute(Attribute::get_named_enum_kind_id(name), value)
+    };
     for (i, p) in kernel.params.iter().enumerate() {
         let at = AttributeLoc::Param(i as u32);
-        function.add_attribute(at, flag("noalias"));
-        function.add_attribute(at, flag("noundef"));
+        function.add_attribute(at, flag("noalias", 0));
+        function.add_attribute(at, flag("noundef", 0));
         if !p.writable {
-            function.add_attribute(at, flag("readonly"));
+            function.add_attribute(at, flag("readonly", 0));
+        }
+        if let Some(bytes) = alignment {
+            function.add_attribute(at, flag("align", bytes as u64));
         }
     }
-    function
 }
 
 fn pointer(context: &Context) -> BasicMetadataTypeEnum<'_> {

@@ -1,12 +1,13 @@
 //! Loop kernels to machine code by LLVM, through inkwell.
 //!
-//! [`kernel`] turns a kernel into LLVM IR; `target` describes the machine.
+//! [`kernel`] turns a kernel into LLVM IR; `target` describes the machine, `gpu` is what GPUs have beyond CPUs.
 //! Kernels are compiled in modules of a few, each in its own LLVM context, on several threads; how they are grouped
 //! doesn't depend on the number of threads, so the objects don't either.
 
 mod build;
 mod code;
 mod features;
+mod gpu;
 pub(crate) mod host;
 mod kernel;
 mod memory;
@@ -17,6 +18,7 @@ use crate::compile::{check_names, in_groups};
 use crate::{CpuFeatures, CpuOptions, Object, TextKind};
 use aic_ir::error::{Error, Result};
 use aic_ir::kernel::Kernel;
+pub(crate) use gpu::{gpu_assembly, gpu_bitcode, gpu_text};
 use inkwell::context::Context;
 use inkwell::module::Module;
 use inkwell::passes::PassBuilderOptions;

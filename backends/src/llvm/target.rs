@@ -1,6 +1,7 @@
 //! The machine that code is generated for: what the emitter asks about it, and LLVM's own description of it.
 
 use super::features::features;
+use crate::ptx::{self, Launch};
 use crate::{CpuOptions, x86};
 use aic_ir::ensure;
 use aic_ir::error::{Error, Result};
@@ -14,21 +15,42 @@ use inkwell::targets::{
 use inkwell::values::FunctionValue;
 
 /// What the emitter asks about a machine.
-pub(super) struct Target {
+pub(super) struct Target<'a> {
     pub cpu: String,
     pub features: String,
     pub vector_bytes: usize,
     pub f16c: bool,
+    /// What it has beyond its LLVM description: its tables, for what they refuse.
+    pub tables: aic_ir::target::Target,
+    /// How the kernel at hand is launched, on a GPU.
+    pub launch: Option<&'a Launch>,
 }
 
-impl Target {
+impl<'a> Target<'a> {
+    /// A GPU, for a kernel that is launched so.
+    pub fn gpu(machine: &Machine, tables: &aic_ir::target::Target, launch: &'a Launch) -> Target<'a> {
+        Target {
+            cpu: machine.cpu.clone(),
+            features: machine.features.clone(),
+            vector_bytes: tables.vector_bytes as usize,
+            f16c: true,
+            tables: tables.clone(),
+            launch: Some(launch),
+        }
+    }
+
     pub fn attributes(&self, context: &Context, function: FunctionValue) {
         let width = (8 * self.vector_bytes).to_string();
+        let threads = self.launch.map(|l| l.threads.map(|n| n.to_string()).join(",")).unwrap_or_default();
+        let own = match self.launch {
+            Some(_) => [("nvvm.reqntid", threads.as_str()), ("", "")],
+            None => [("prefer-vector-width", width.as_str()), ("min-legal-vector-width", width.as_str())],
+        };
         let strings = [
             ("target-cpu", self.cpu.as_str()),
             ("target-features", self.features.as_str()),
-            ("prefer-vector-width", width.as_str()),
-            ("min-legal-vector-width", width.as_str()),
+            own[0],
+            own[1],
             ("frame-pointer", "none"),
         ];
         for (key, value) in strings.iter().filter(|(_, value)| !value.is_empty()) {
@@ -68,10 +90,26 @@ impl Machine {
         Ok(Machine { machine, cpu, features })
     }
 
+    /// A CUDA GPU by its compute capability: `sm_80`.
+    pub fn gpu(cpu: &str) -> Result<Machine> {
+        LlvmTarget::initialize_nvptx(&InitializationConfig::default());
+        let triple = TargetTriple::create(ptx::TRIPLE);
+        let target = LlvmTarget::from_triple(&triple)
+            .map_err(|e| Error::new(format!("LLVM has no target `{}`: {e}", ptx::TRIPLE)))?;
+        let features = format!("+{}", ptx::VERSION);
+        let level = OptimizationLevel::Aggressive;
+        let machine = target
+            .create_target_machine(&triple, cpu, &features, level, RelocMode::Default, CodeModel::Default)
+            .ok_or_else(|| Error::new(format!("LLVM has no machine for {} {cpu}", ptx::TRIPLE)))?;
+        Ok(Machine { machine, cpu: cpu.to_owned(), features })
+    }
+
     /// What the emitter asks, for an x86 machine.
-    pub fn target(&self) -> Result<Target> {
+    pub fn target(&self) -> Result<Target<'static>> {
         let features = features(self)?;
         Ok(Target {
+            tables: aic_ir::target::Target::x86_sse(),
+            launch: None,
             cpu: self.cpu.clone(),
             features: self.features.clone(),
             vector_bytes: features.vector_bytes,

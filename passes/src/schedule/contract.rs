@@ -8,6 +8,8 @@ pub mod gpu;
 pub mod npu;
 mod pack;
 mod product;
+mod sides;
+pub mod simt;
 
 pub use pack::packings;
 pub(super) use pack::{choose_packed, packed_body, packed_buffer};

@@ -5,6 +5,7 @@
 
 mod contract;
 mod emit;
+mod grid;
 mod group;
 mod map;
 mod nest;
@@ -13,6 +14,7 @@ mod phase;
 mod pieces;
 mod prepare;
 mod reduce;
+mod rows;
 mod staged;
 mod window;
 
@@ -48,6 +50,9 @@ pub struct Scheduled {
 /// # Errors
 /// Where it can't be one kernel.
 pub fn kernel(name: &str, c: &Compute, target: &Target) -> Result<Scheduled> {
+    if let Some((schedule, kernel)) = rows_on_gpu(name, c, target) {
+        return Ok(Scheduled { schedule, kernel, packings: Vec::new() });
+    }
     if let Ok(nest) = Nest::new(c) {
         let Some(schedule) = choose_for(&nest, target) else {
             bail!("{} has no schedule for this loop nest", target.name)
@@ -67,12 +72,24 @@ pub fn kernel(name: &str, c: &Compute, target: &Target) -> Result<Scheduled> {
     Ok(Scheduled { schedule, kernel, packings })
 }
 
+/// The kernel of a compute whose reductions the threads of a GPU share, if it is one.
+fn rows_on_gpu(name: &str, c: &Compute, target: &Target) -> Option<(Schedule, Kernel)> {
+    target.level(LoopKind::Bind(Level::Warp))?;
+    let product = Nest::new(c).ok().and_then(|nest| product_on_gpu(&nest, target));
+    if product.is_some() { None } else { rows::kernel(name, &Group::new(c), target) }
+}
+
+/// The schedule of a contraction on a GPU: by matrix instructions, or by threads.
+fn product_on_gpu(nest: &Nest, target: &Target) -> Option<Schedule> {
+    contract::gpu::choose(nest, target).or_else(|| contract::simt::choose(nest, target))
+}
+
 /// The schedule of a nest on any target; `None` where there is none yet.
 pub fn choose_for(nest: &Nest, target: &Target) -> Option<Schedule> {
     if target.level(LoopKind::Bind(Level::Warp)).is_some() {
         match nest.reduction {
             None => Some(map::gpu::choose(nest, target)),
-            Some(_) => contract::gpu::choose(nest, target),
+            Some(_) => product_on_gpu(nest, target).or_else(|| Some(grid::choose(nest))),
         }
     } else if target.level(LoopKind::Bind(Level::Core)).is_some() {
         contract::npu::choose(nest, target)
@@ -155,6 +172,15 @@ fn body(nest: &Nest, schedule: &Schedule, frame: &mut Frame) -> Vec<Stmt> {
     match schedule.class {
         _ if nest.axes.iter().any(|a| a.extent.is(0)) => Vec::new(),
         Class::Map if schedule.tile(Place::Block).is_some() => map::gpu::body(nest, schedule, frame),
+        Class::ReduceOuter if schedule.tile(Place::Block).is_some() => {
+            reduce::outer(nest, schedule, &mut grid::frame(schedule))
+        }
+        Class::Prefix if schedule.tile(Place::Block).is_some() => {
+            reduce::prefix(nest, &mut grid::frame(schedule))
+        }
+        _ if schedule.tile(Place::Block).is_some() && schedule.unit.is_empty() => {
+            contract::simt::body(nest, schedule, frame)
+        }
         _ if schedule.tile(Place::Block).is_some() => contract::gpu::body(nest, schedule, frame),
         _ if schedule.tile(Place::L1).is_some() => contract::npu::body(nest, schedule, frame),
         Class::Map => map::body(nest, schedule, frame),
@@ -208,12 +234,14 @@ struct Frame {
     stage: Option<usize>,
     /// For names that are unique in the kernel.
     counter: usize,
+    /// The threads of a block, where the outermost loop is the threads of a GPU.
+    threads: Option<i64>,
 }
 
 impl Frame {
     /// The only nest of a kernel.
     fn kernel() -> Frame {
-        Frame { stage: None, counter: 0 }
+        Frame { stage: None, counter: 0, threads: None }
     }
 
     /// The name of a buffer.
@@ -235,8 +263,12 @@ impl Frame {
         self.counter - 1
     }
 
-    /// Loops around `body` over an index of the given extents: one that the runtime slices over threads, or serial ones.
+    /// Loops around `body` over an index of the given extents: one that the runtime slices over threads, one of a GPU's
+    /// threads, or serial ones.
     fn outermost(&self, extents: &[Dim], body: Vec<Stmt>) -> Vec<Stmt> {
+        if let Some(threads) = self.threads {
+            return grid::threads(extents, threads, body);
+        }
         let total: Dim = extents.iter().product();
         if total.is(1) {
             return body;
@@ -251,6 +283,9 @@ impl Frame {
     /// The index in terms of the variables of [`Frame::outermost`]: zeros if there is but one iteration.
     fn index(&self, extents: &[Dim]) -> Vec<Dim> {
         let total: Dim = extents.iter().product();
+        if let Some(threads) = self.threads {
+            return aic_ir::op::unflatten(&grid::id(threads), extents);
+        }
         if total.is(1) {
             return vec![0.into(); extents.len()];
         }

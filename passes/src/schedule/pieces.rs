@@ -4,7 +4,7 @@ use super::group::Group;
 use super::nest::Nest;
 use super::phase::{Phase, map_sources, phases};
 use super::prepare::Transposed;
-use super::{choose, kernel, prepare, reduce};
+use super::{choose, kernel, prepare, reduce, rows, rows_on_gpu};
 use aic_ir::compute::{Compute, Expr, Source, Stage};
 use aic_ir::dim::Dim;
 use aic_ir::error::Result;
@@ -96,11 +96,22 @@ pub fn signatures(cut: &Cut, target: &Target) -> Result<Vec<Signature>> {
         let places = p.members.iter().filter(|m| cut.compute.stages[**m].reduction.is_some());
         for (phase, place) in reductions.into_iter().zip(places) {
             let nest = Nest::of(phase, &group.arrays, &|_| None)?;
-            found.push((*place, signature_of(&nest, &choose(&nest, target))));
+            let signature = match rows_on_gpu("", &p.compute, target) {
+                Some(_) => row_signature(&nest),
+                None => signature_of(&nest, &choose(&nest, target)),
+            };
+            found.push((*place, signature));
         }
     }
     found.sort_by_key(|(place, _)| *place);
     Ok(found.into_iter().map(|(_, signature)| signature).collect())
+}
+
+/// Of a row that the threads of a GPU share.
+fn row_signature(nest: &Nest) -> Signature {
+    let extents: Vec<Dim> = nest.over().iter().map(|a| a.extent.clone()).collect();
+    let len: Dim = extents.iter().product();
+    Signature::Lanewise { lanes: rows::lanes(len.as_const().unwrap_or(1)), accumulators: 1, extents }
 }
 
 pub(super) fn signature_of(nest: &Nest, s: &Schedule) -> Signature {

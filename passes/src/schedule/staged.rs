@@ -449,7 +449,7 @@ impl Maker<'_> {
         let mut out = Vec::new();
         for k in (0..self.stages.len()).filter(|k| wanted(*k)) {
             let nest = self.loops.nest(k, &self.index, row, count)?;
-            let mut frame = Frame { stage: Some(self.copies), counter: self.counter };
+            let mut frame = Frame { stage: Some(self.copies), counter: self.counter, threads: None };
             out.extend(body(&nest, &self.stages[k], &mut frame));
             self.symbols.extend(nest.symbols());
             (self.counter, self.copies) = (frame.counter, self.copies + 1);

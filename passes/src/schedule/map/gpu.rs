@@ -3,11 +3,10 @@
 //! Of a schedule: `block` is the number of elements of a block, `lanes` that of a thread.
 
 use super::super::nest::Nest;
-use super::super::{Frame, fit};
+use super::super::{Frame, fit, grid};
 use super::element;
 use aic_ir::dim::{Dim, Sym};
-use aic_ir::kernel::{Expr, Level, LoopKind, Stmt};
-use aic_ir::scalar::ScalarFn;
+use aic_ir::kernel::Stmt;
 use aic_ir::schedule::{Class, Place, Schedule, Tile};
 use aic_ir::target::Target;
 use std::collections::HashMap;
@@ -27,25 +26,17 @@ pub fn body(nest: &Nest, s: &Schedule, frame: &mut Frame) -> Vec<Stmt> {
     let lanes = i64::from(s.lanes.max(1));
     let block = s.tile(Place::Block).map_or(1, |t| i64::from(t.extent[1]));
     let threads = (block / lanes).max(1);
-    let (b, t) = (Sym::new("block"), Sym::new("thread"));
     let mut extents: Vec<Dim> = nest.axes.iter().map(|a| a.extent.clone()).collect();
     let inner = extents.last().cloned().unwrap_or_else(|| 1.into());
     if let Some(last) = extents.last_mut() {
         *last = inner.ceil_div(&lanes.into());
     }
-    let total: Dim = extents.iter().product();
-    let id = Dim::sym(&b) * threads.into() + Dim::sym(&t);
-    let mut index = aic_ir::op::unflatten(&id, &extents);
+    let mut index = aic_ir::op::unflatten(&grid::id(threads), &extents);
     if let Some(last) = index.last_mut() {
         *last = last.clone() * lanes.into() + Dim::sym(&super::lane());
     }
     let axes: HashMap<Sym, Dim> = nest.axes.iter().map(|a| a.var.clone()).zip(index).collect();
     let limit = (!inner.is_multiple(lanes)).then_some(inner);
-    let mut body = element(nest, axes, s.lanes, limit, frame);
-    if !total.is_multiple(threads) {
-        let cond = Expr::call(ScalarFn::Lt, [Expr::Index(id), Expr::Index(total.clone())]);
-        body = vec![Stmt::If { cond, then: body, other: Vec::new() }];
-    }
-    let body = vec![Stmt::loop_of(&t, threads.into(), LoopKind::Bind(Level::Thread(0)), body)];
-    vec![Stmt::loop_of(&b, total.ceil_div(&threads.into()), LoopKind::Bind(Level::Block(0)), body)]
+    let body = element(nest, axes, s.lanes, limit, frame);
+    grid::threads(&extents, threads, body)
 }

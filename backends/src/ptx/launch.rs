@@ -1,0 +1,107 @@
+//! How a kernel is launched: read off its loops that are bound to hardware.
+
+use aic_ir::dim::Dim;
+use aic_ir::dtype::DType;
+use aic_ir::error::Result;
+use aic_ir::kernel::{Buffer, Kernel, Level, LoopKind, Scope, Stmt};
+use aic_ir::{bail, ensure};
+
+/// Threads of a warp.
+const WARP: i64 = 32;
+
+/// Bytes that buffers in shared memory begin at multiples of.
+const ALIGNMENT: u32 = 128;
+
+/// The grid, the blocks and the shared memory of a kernel.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Launch {
+    /// Blocks along x, y and z, in terms of the kernel's symbols. Nothing is to be launched if one is 0.
+    pub grid: [Dim; 3],
+    /// Threads of a block along x, y and z; those of a warp are neighbours along x.
+    pub threads: [u32; 3],
+    /// Bytes of dynamic shared memory of a block.
+    pub shared_bytes: u32,
+    /// Where the buffers in shared memory begin.
+    pub(crate) shared: Vec<(String, u32)>,
+    /// Whether threads are counted in warps.
+    pub(crate) has_warps: bool,
+}
+
+impl Launch {
+    /// The launch of a kernel.
+    ///
+    /// # Errors
+    /// If its loops are none that can be launched: more than one nest of threads, threads of unknown number.
+    pub fn of(kernel: &Kernel) -> Result<Launch> {
+        let one = || Dim::from(1);
+        let mut launch = Launch {
+            grid: [one(), one(), one()],
+            threads: [1; 3],
+            shared_bytes: 0,
+            shared: Vec::new(),
+            has_warps: false,
+        };
+        let mut seen = Vec::new();
+        launch.block(&kernel.body, &mut seen)?;
+        ensure!(launch.threads[1] == 1 || !launch.has_warps, "warps are along one axis of threads");
+        Ok(launch)
+    }
+
+    fn block(&mut self, stmts: &[Stmt], seen: &mut Vec<Level>) -> Result<()> {
+        for s in stmts {
+            match s {
+                Stmt::For { end, kind: LoopKind::Bind(level), body, var, .. } => {
+                    ensure!(!seen.contains(level), "loop {var}: a second one is bound to a {level}");
+                    seen.push(*level);
+                    self.level(*level, end)?;
+                    self.block(body, seen)?;
+                }
+                Stmt::For { body, .. } | Stmt::While { body, .. } => self.block(body, seen)?,
+                Stmt::If { then, other, .. } => {
+                    self.block(then, seen)?;
+                    self.block(other, seen)?;
+                }
+                Stmt::Alloc(b) if b.scope == Scope::Shared => self.alloc(b)?,
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
+    fn level(&mut self, level: Level, extent: &Dim) -> Result<()> {
+        let count = || match extent.as_const() {
+            Some(n @ 1..=1024) => Ok(n as u32),
+            _ => bail!("a block has a constant number of threads, not {extent}"),
+        };
+        match level {
+            Level::Block(axis @ 0..3) => self.grid[usize::from(axis)] = extent.clone(),
+            Level::Warp => {
+                self.has_warps = true;
+                self.threads[0] *= count()?;
+            }
+            Level::Thread(axis @ 0..3) => self.threads[usize::from(axis)] *= count()?,
+            _ => bail!("a GPU has no {level}"),
+        }
+        Ok(())
+    }
+
+    fn alloc(&mut self, b: &Buffer) -> Result<()> {
+        let Some(len) = b.len.as_const() else {
+            bail!("buffer {} has length {}, not a constant", b.name, b.len)
+        };
+        let size = if b.dtype == DType::Bool { 1 } else { b.dtype.size() as i64 };
+        let Ok(bytes) = u32::try_from(len.saturating_mul(size)) else {
+            bail!("buffer {} has {len} elements", b.name)
+        };
+        if self.shared.iter().all(|(name, _)| name != b.name.name()) {
+            self.shared.push((b.name.name().to_owned(), self.shared_bytes));
+            self.shared_bytes = self.shared_bytes.saturating_add(bytes).next_multiple_of(ALIGNMENT);
+        }
+        Ok(())
+    }
+
+    /// The thread's number within its warp is the remainder of its number by this.
+    pub(crate) fn warp() -> i64 {
+        WARP
+    }
+}
