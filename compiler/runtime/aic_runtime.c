@@ -46,6 +46,7 @@ struct aic_session {
     int64_t *arg_symbols;
     aic_tensor *operands;    /* of the host step at hand */
     int64_t *operand_dims;   /* max_rank for each operand */
+    int64_t *step_times;     /* nanoseconds of the last run's; NULL if nobody asked */
     const aic_tensor *inputs;
     aic_tensor *outputs;
     _Atomic uint32_t busy;
@@ -517,12 +518,14 @@ static int32_t run_steps(aic_session *s)
     const int64_t *at = s->words + s->plan->steps;
     for (int64_t i = 0; i < s->plan->n_steps; i++, at += at[1]) {
         int32_t status = AIC_OK;
+        int64_t begin = s->step_times ? pool_clock() : 0;
         switch (at[0]) {
         case AIC_PLAN_LAUNCH: launch(s, (const plan_launch *)at); break;
         case AIC_PLAN_HOST: status = run_host(s, (const plan_host *)at); break;
         default: status = copy(s, (const plan_copy *)at);
         }
         if (status) return status;
+        if (s->step_times) s->step_times[i] = pool_clock() - begin;
     }
     return AIC_OK;
 }
@@ -571,7 +574,7 @@ EXPORT void aic_close(aic_session *s)
     for (int64_t i = 0; s->staged && i < s->plan->n_inputs; i++) block_free(&s->staged[i]);
     for (int64_t i = 0; s->owned && i < s->plan->n_outputs; i++) block_free(&s->owned[i]);
     void *arrays[] = {s->symbols, s->values,      s->pointers, s->heaps,       s->staged,      s->owned,
-                      s->args,    s->output_dims, s->operands, s->arg_symbols, s->operand_dims};
+                      s->args,    s->output_dims, s->operands, s->arg_symbols, s->operand_dims, s->step_times};
     for (size_t i = 0; i < sizeof arrays / sizeof *arrays; i++) free(arrays[i]);
     free(s);
 }
@@ -579,6 +582,11 @@ EXPORT void aic_close(aic_session *s)
 int64_t aic_arena_bytes(const aic_session *session)
 {
     return (int64_t)session->arena.size;
+}
+
+const int64_t *aic_step_times(const aic_session *session)
+{
+    return session->step_times;
 }
 
 static bool allocate_tables(aic_session *s)
@@ -590,7 +598,8 @@ static bool allocate_tables(aic_session *s)
         && TABLE(heaps, p->n_heaps) && TABLE(staged, p->n_inputs) && TABLE(owned, p->n_outputs)
         && TABLE(output_dims, (size_t)p->n_outputs * rank) && TABLE(args, p->max_args)
         && TABLE(arg_symbols, p->max_symbols) && TABLE(operands, p->max_operands)
-        && TABLE(operand_dims, (size_t)p->max_operands * rank);
+        && TABLE(operand_dims, (size_t)p->max_operands * rank)
+        && (!(s->program.flags & AIC_PROFILE) || TABLE(step_times, p->n_steps));
 #undef TABLE
 }
 

@@ -27,11 +27,16 @@ typedef struct {
 
 /* Fills memory with 0xff bytes before it is used, so that reading what no step wrote shows. */
 #define AIC_POISON 1
+/* Measures how long each step takes. */
+#define AIC_PROFILE 2
 
 /* Opens a session. The program is copied; what it points to must outlive the session. */
 int32_t aic_open_program(const aic_program *program, const aic_options *options, aic_session **session);
 
 /* Bytes of intermediate memory that the session holds now. */
 int64_t aic_arena_bytes(const aic_session *session);
+
+/* Nanoseconds that each step of the last run took, in order; NULL without AIC_PROFILE. */
+const int64_t *aic_step_times(const aic_session *session);
 
 #endif

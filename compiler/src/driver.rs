@@ -463,6 +463,14 @@ impl Runner {
         }
     }
 
+    /// How long each step of the last run took; nothing unless the session was opened to measure it.
+    pub fn step_times(&self) -> Vec<Duration> {
+        match self {
+            Runner::Reference(..) => Vec::new(),
+            Runner::Compiled(session) => session.step_times(),
+        }
+    }
+
     /// Bytes of intermediate memory held now; 0 for the interpreter, which has no arena.
     pub fn arena_bytes(&self) -> usize {
         match self {

@@ -14,3 +14,4 @@ pub mod verify;
 
 pub mod bisect;
 pub mod certificate;
+pub mod profile;

@@ -20,6 +20,7 @@ use std::ffi::{CStr, c_char, c_void};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::ptr::{self, NonNull};
 use std::sync::Arc;
+use std::time::Duration;
 
 /// Compiled kernels, in the order of [`Program::kernels`].
 pub struct Kernels {
@@ -40,6 +41,8 @@ pub struct Options {
     pub weights_in_place: bool,
     /// Fills memory with `0xff` before it is used, so that reading what no step wrote shows.
     pub poison: bool,
+    /// Measures how long each step takes.
+    pub profile: bool,
 }
 
 /// A program ready to run.
@@ -53,6 +56,7 @@ pub struct Session {
     raw_inputs: Vec<RawTensor>,
     raw_outputs: Vec<RawTensor>,
     ports: Vec<Port>,
+    n_steps: usize,
     /// What the runtime refers to.
     _plan: Plan,
     _constants: Vec<*const c_void>,
@@ -104,7 +108,7 @@ impl Session {
             info: ptr::null(),
             host: Some(run_host_step),
             host_context: host.as_ptr().cast(),
-            flags: u64::from(options.poison),
+            flags: u64::from(options.poison) | u64::from(options.profile) << 1,
         };
         let raw_options = RawOptions {
             struct_size: size_of::<RawOptions>() as u32,
@@ -126,6 +130,7 @@ impl Session {
             raw_inputs: Vec::new(),
             raw_outputs: vec![RawTensor::EMPTY; program.outputs.len()],
             ports: program.outputs.clone(),
+            n_steps: program.steps.len(),
             _plan: plan,
             _constants: constants,
             _copies: copies,
@@ -190,6 +195,18 @@ impl Session {
     pub fn arena_bytes(&self) -> usize {
         // SAFETY: the session is open.
         unsafe { aic_arena_bytes(self.raw.as_ptr()) as usize }
+    }
+
+    /// How long each step of the last run took, in order; nothing if [`Options::profile`] isn't set.
+    pub fn step_times(&self) -> Vec<Duration> {
+        // SAFETY: the session is open.
+        let times = unsafe { aic_step_times(self.raw.as_ptr()) };
+        if times.is_null() {
+            return Vec::new();
+        }
+        // SAFETY: there is a time for each step of the plan, which has those of the program.
+        let times = unsafe { std::slice::from_raw_parts(times, self.n_steps) };
+        times.iter().map(|&ns| Duration::from_nanos(ns as u64)).collect()
     }
 }
 
@@ -417,6 +434,7 @@ unsafe extern "C" {
     fn aic_error(session: *const RawSession) -> *const c_char;
     fn aic_close(session: *mut RawSession);
     fn aic_arena_bytes(session: *const RawSession) -> i64;
+    fn aic_step_times(session: *const RawSession) -> *const i64;
 }
 
 #[cfg(test)]

@@ -112,7 +112,7 @@ fn picture(name: &str) -> Vec<f32> {
 fn help_teaches() {
     let here = folder();
     let help = stdout(here.path(), &["--help"]);
-    for command in ["run", "compile", "check", "info", "opt", "verify", "bisect", "ops", "convert", "bench"] {
+    for command in ["run", "compile", "check", "info", "opt", "verify", "bisect", "ops", "convert", "bench", "profile"] {
         assert!(help.contains(&format!("\n  {command} ")), "{command}");
         let help = stdout(here.path(), &[command, "--help"]);
         assert!(help.contains(&format!("Examples:\n  aic {command}")), "{command}");
@@ -440,6 +440,32 @@ fn every_form_is_emitted() {
         assert!(refused(&["-o", "-", "--emit", "so"]).contains("only texts"));
         assert!(refused(&["-o", "no/d.so"]).contains("no/d.so"));
         assert!(refused(&["-o", "d.so", "--cpu", "i486"]).contains("i486"));
+    }
+}
+
+#[test]
+fn a_profile_has_a_row_for_each_kernel() {
+    let here = folder();
+    for backend in backends() {
+        let args = ["--seconds", "0.05", "--threads", "1", "--json", "--backend", backend];
+        let text = stdout(here.path(), &[&["profile", &digits_onnx()][..], &args].concat());
+        let rows: Vec<Json> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+        let (run, kernels) = rows.split_last().unwrap();
+        assert!(kernels.iter().any(|k| k["schedule"].as_str().is_some_and(|s| s.starts_with("contract"))));
+        let sum: f64 = kernels.iter().map(|k| k["ms"].as_f64().unwrap()).sum();
+        assert!(sum > 0.0 && run["run_ms"].as_f64().unwrap() > 0.0, "{text}");
+        let words = stdout(here.path(), &["profile", &digits_onnx(), "--seconds", "0", "--backend", backend]);
+        assert!(words.contains("in kernels") && words.contains("of bound"), "{words}");
+    }
+    assert!(refusal(here.path(), &["profile", &digits_onnx(), "--backend", "reference"]).contains("no kernels"));
+}
+
+#[test]
+fn the_memory_plan_is_printed() {
+    let here = folder();
+    let text = stdout(here.path(), &["info", &digits_onnx(), "--memory"]);
+    for part in ["static: constants", "dynamic: results of steps", "arena + ", "times the least"] {
+        assert!(text.contains(part), "{part}: {text}");
     }
 }
 

@@ -6,6 +6,7 @@
 use crate::dim::{Dim, Sym};
 use crate::graph::{Graph, NodeId};
 use crate::kernel::Kernel;
+use crate::schedule::Schedule;
 use crate::tensor::Tensor;
 use crate::types::Type;
 use std::sync::Arc;
@@ -21,6 +22,8 @@ pub struct Program {
     pub outputs: Vec<Port>,
     /// Distinct kernels; steps refer to them by position.
     pub kernels: Vec<Kernel>,
+    /// How each of them was scheduled; `None` for those that an operator makes itself.
+    pub schedules: Vec<Option<Schedule>>,
     /// Every array that steps read or write.
     pub buffers: Vec<BufferDecl>,
     /// What is executed, in order.

@@ -15,6 +15,7 @@ use aic_ir::graph::{Def, Graph, Node, NodeId, ValueId};
 use aic_ir::kernel::{Buffer, Kernel};
 use aic_ir::op::Op;
 use aic_ir::program::{BufferDecl, Place, Port, Program, Step};
+use aic_ir::schedule::Schedule;
 use aic_ir::target::Target;
 use aic_ir::types::Type;
 use aic_ir::verify;
@@ -229,7 +230,7 @@ impl Lowering<'_> {
         let Some(kernel) = n.op.kernel(x, y).filter(|k| self.is_sound(k)) else { return Ok(None) };
         let outputs: Vec<usize> = y.iter().map(|t| self.result(t)).collect();
         let work = kernel.params.iter().map(|p| &p.buffer.len).sum();
-        self.push(n, kernel, [inputs, &outputs].concat(), work);
+        self.push(n, None, kernel, [inputs, &outputs].concat(), work);
         Ok(Some(outputs))
     }
 
@@ -268,7 +269,7 @@ impl Lowering<'_> {
     /// One launch per piece of a compute; gives the buffers of its outputs.
     fn launches(&mut self, n: &Node, cut: &Cut, kernels: Vec<Scheduled>, inputs: &[usize]) -> Vec<usize> {
         let mut stages: HashMap<usize, usize> = HashMap::new();
-        for (piece, Scheduled { kernel, packings, .. }) in cut.pieces.iter().zip(kernels) {
+        for (piece, Scheduled { schedule, kernel, packings }) in cut.pieces.iter().zip(kernels) {
             let source = |s: &Source| match s {
                 Source::Input(k) => inputs.get(*k).copied(),
                 Source::Stage(k) => stages.get(k).copied(),
@@ -289,7 +290,7 @@ impl Lowering<'_> {
                 let Buffer { dtype, len, .. } = &scratch.buffer;
                 args.push(self.result(&Type::new(*dtype, vec![len.clone()])));
             }
-            self.push(n, kernel, args, work);
+            self.push(n, Some(schedule), kernel, args, work);
         }
         cut.compute.outputs.iter().filter_map(|k| stages.get(k).copied()).collect()
     }
@@ -311,7 +312,7 @@ impl Lowering<'_> {
     }
 
     /// Adds a launch; an equal kernel that is there already serves again.
-    fn push(&mut self, n: &Node, kernel: Kernel, args: Vec<usize>, work: Dim) {
+    fn push(&mut self, n: &Node, schedule: Option<Schedule>, kernel: Kernel, args: Vec<usize>, work: Dim) {
         let key = format!("{kernel:?}");
         let next = self.program.kernels.len();
         let at = *self.kernels.entry(key).or_insert(next);
@@ -324,6 +325,7 @@ impl Lowering<'_> {
             origin: n.origin.clone(),
         });
         if at == next {
+            self.program.schedules.push(schedule);
             self.program.kernels.push(Kernel { name: format!("{}_{at}", n.op.keyword()), ..kernel });
         }
     }

@@ -10,6 +10,7 @@ use aic_ir::ensure;
 use aic_ir::error::{Error, Result};
 use aic_ir::graph::Graph;
 use aic_ir::program::Program;
+use aic_ir::target::Target;
 use aic_ir::tensor::Tensor;
 use aic_passes::rewrite::rule;
 use aic_passes::runner::{Numerics, RuleText};
@@ -219,6 +220,29 @@ pub struct RunArgs {
     optimise: OptimiseArgs,
 }
 
+impl RunArgs {
+    /// The number of threads that a session has.
+    pub fn n_threads(&self) -> u32 {
+        match (self.threads, self.backend) {
+            (_, REFERENCE) => 1,
+            (0, _) => std::thread::available_parallelism().map_or(1, std::num::NonZero::get) as u32,
+            (n, _) => n,
+        }
+    }
+
+    /// The machine that kernels are scheduled for.
+    ///
+    /// # Errors
+    /// The CPU is unknown.
+    pub fn target(&self) -> Result<Target> {
+        driver::target(&CpuOptions {
+            backend: self.backend,
+            cpu: self.cpu.cpu.clone(),
+            ..CpuOptions::default()
+        })
+    }
+}
+
 /// A model ready to run, with inputs.
 pub struct Prepared {
     /// As it was read.
@@ -231,16 +255,18 @@ pub struct Prepared {
     pub outputs: Vec<Structure>,
     /// In which format outputs should be written.
     pub format: Format,
+    /// What it runs, if it is compiled.
+    pub program: Option<Program>,
     /// How long it took, from reading the file to the compiled kernels, and to load those.
     pub times: Times,
 }
 
-/// Reads a model and its inputs and gets it ready to run, once or with weights that pay after some runs. Tells what is
-/// worth knowing.
+/// Reads a model and its inputs and gets it ready to run in a session of these options, whose threads are those of
+/// `args`. Tells what is worth knowing.
 ///
 /// # Errors
 /// Anything that keeps the model from being run on these inputs.
-pub fn prepare(model: &ModelArgs, args: &RunArgs, weights_in_place: bool) -> Result<Prepared> {
+pub fn prepare(model: &ModelArgs, args: &RunArgs, options: session::Options) -> Result<Prepared> {
     let start = Instant::now();
     let source = model.load()?;
     let given = io::read_inputs(&args.inputs, &source.inputs())?;
@@ -260,28 +286,30 @@ pub fn prepare(model: &ModelArgs, args: &RunArgs, weights_in_place: bool) -> Res
     let outputs = imported.outputs.clone();
     let inputs = assemble(&imported.graph, given.tensors, args)?;
     driver::check_inputs(&imported, &inputs)?;
-    let (runner, mut times) = match args.backend {
+    let (runner, program, mut times) = match args.backend {
         REFERENCE => {
             ensure!(!args.strict, "--strict asks for compiled code, which the reference backend has none of");
-            (Runner::Reference(imported.graph, Vec::new()), Times::default())
+            (Runner::Reference(imported.graph, Vec::new()), None, Times::default())
         }
-        _ => compile(imported.graph, args, weights_in_place)?,
+        _ => {
+            let (runner, program, times) = compile(imported.graph, args, options)?;
+            (runner, Some(program), times)
+        }
     };
     times.compile += reading + importing;
-    Ok(Prepared { source, runner, inputs, outputs, format, times })
+    Ok(Prepared { source, runner, inputs, outputs, format, program, times })
 }
 
-fn compile(graph: Graph, args: &RunArgs, weights_in_place: bool) -> Result<(Runner, Times)> {
+fn compile(graph: Graph, args: &RunArgs, options: session::Options) -> Result<(Runner, Program, Times)> {
     let start = Instant::now();
     let cpu = CpuOptions { backend: args.backend, cpu: args.cpu.cpu.clone(), ..CpuOptions::default() };
     let program = driver::lower(graph, &args.optimise.options(cpu.clone())?)?;
     report_host_nodes(&program, args.strict)?;
     let lowering = start.elapsed();
     let _progress = Progress::start(&format!("compiling {} kernels", program.kernels.len()));
-    let options =
-        session::Options { n_threads: args.threads, weights_in_place, ..session::Options::default() };
+    let options = session::Options { n_threads: args.threads, ..options };
     let (runner, times) = Runner::compile(&program, &cpu, options)?;
-    Ok((runner, Times { compile: times.compile + lowering, ..times }))
+    Ok((runner, program, Times { compile: times.compile + lowering, ..times }))
 }
 
 /// Notes which nodes the interpreter computes.

@@ -3,6 +3,7 @@
 use super::args::{self, ModelArgs, Prepared, RunArgs, seconds};
 use super::print::{self, Progress};
 use aic::driver::Runner;
+use aic::session;
 use aic_ir::error::Result;
 use serde_json::json;
 use std::time::{Duration, Instant};
@@ -37,7 +38,7 @@ pub struct Args {
     json: bool,
 }
 
-fn parse_seconds(text: &str) -> std::result::Result<f64, String> {
+pub(super) fn parse_seconds(text: &str) -> std::result::Result<f64, String> {
     match text.parse::<f64>() {
         Ok(s) if (0.0..=1e6).contains(&s) => Ok(s),
         _ => Err("expected a number of seconds".into()),
@@ -49,22 +50,17 @@ fn parse_seconds(text: &str) -> std::result::Result<f64, String> {
 /// # Errors
 /// The model can't be run on these inputs.
 pub fn execute(args: &Args) -> Result<()> {
-    let Prepared { mut runner, inputs, times, .. } =
-        args::prepare(&args.model, &args.run, args.weights_in_place)?;
+    let options = session::Options { weights_in_place: args.weights_in_place, ..session::Options::default() };
+    let Prepared { mut runner, inputs, times, .. } = args::prepare(&args.model, &args.run, options)?;
     runner.bind(&inputs);
     let runs = {
         let _progress = Progress::start("running");
         measure(&mut runner, Duration::from_secs_f64(args.seconds))?
     };
-    let threads = match (args.run.threads, args.run.backend) {
-        (_, args::REFERENCE) => 1,
-        (0, _) => std::thread::available_parallelism().map_or(1, std::num::NonZero::get) as u32,
-        (n, _) => n,
-    };
     let report = json!({
         "model": args.model.path.display().to_string(),
         "backend": args.run.backend,
-        "threads": threads,
+        "threads": args.run.n_threads(),
         "runs": runs.len(),
         "median_ms": milliseconds(quantile(&runs, 0.5)),
         "min_ms": milliseconds(quantile(&runs, 0.0)),

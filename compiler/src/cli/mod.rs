@@ -16,8 +16,10 @@ mod compile;
 mod convert;
 mod info;
 mod kernels;
+mod memory;
 mod ops;
 mod opt;
+mod profile;
 mod run;
 mod target;
 mod verify;
@@ -60,6 +62,7 @@ enum Command {
     Target(target::Args),
     Convert(convert::Args),
     Bench(bench::Args),
+    Profile(profile::Args),
 }
 
 impl Command {
@@ -77,6 +80,7 @@ impl Command {
             Command::Target(args) => target::execute(&args),
             Command::Convert(args) => convert::execute(&args),
             Command::Bench(args) => bench::execute(&args),
+            Command::Profile(args) => profile::execute(&args),
         }
     }
 }

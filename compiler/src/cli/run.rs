@@ -3,6 +3,7 @@
 use super::args::{self, ModelArgs, Prepared, RunArgs};
 use super::print;
 use aic::io::{self, Value};
+use aic::session;
 use aic_ir::error::Result;
 use aic_ir::scalar::Scalar;
 use aic_ir::tensor::Tensor;
@@ -39,8 +40,9 @@ pub struct Args {
 /// # Errors
 /// The model can't be run on these inputs, or the outputs can't be written.
 pub fn execute(args: &Args) -> Result<()> {
+    let options = session::Options { weights_in_place: true, ..session::Options::default() };
     let Prepared { source, mut runner, inputs, outputs, format, .. } =
-        args::prepare(&args.model, &args.run, true)?;
+        args::prepare(&args.model, &args.run, options)?;
     let values = io::put_together(&outputs, runner.run(&inputs)?)?;
     let ports = source.outputs();
     let mut rows = Vec::new();

@@ -12,9 +12,10 @@ use super::facts::{Facts, Kind, is_evaluated, rebuild_op};
 use super::lang::{EGraph, ENode};
 use crate::runner::Numerics;
 use aic_ir::dim::Dim;
+use aic_ir::dtype::DType;
 use aic_ir::op::Op;
 use aic_ir::scalar::ScalarFn;
-use aic_ir::target::Target;
+use aic_ir::target::{MemoryLevel, Target};
 use aic_ir::types::Type;
 use std::ops::Add;
 
@@ -23,7 +24,7 @@ pub(crate) const NOMINAL: i64 = 64;
 /// Cycles per second of a vector unit that starts two fused multiply-adds per cycle.
 pub(crate) const CLOCK: f64 = 3e9;
 /// Seconds to start a kernel.
-pub(crate) const LAUNCH: f64 = 1e-6;
+pub const LAUNCH: f64 = 1e-6;
 /// Seconds for an elementwise operator within a kernel of others.
 const FUSED_LAUNCH: f64 = 5e-8;
 /// The part of its traffic that an elementwise operator has within a kernel of others.
@@ -137,16 +138,22 @@ fn seconds(op: &Op, x: &[&Type], y: &[&Type], target: &Target) -> f64 {
 
 /// Operations per second on elements of a type.
 fn peak(target: &Target, ty: &Type) -> f64 {
-    CLOCK * 4.0 * f64::from(target.lanes(ty.dtype.compute().size()))
+    peak_of(target, ty.dtype)
+}
+
+/// Operations per second of one core on elements of a type, two for each multiplication with addition.
+pub fn peak_of(target: &Target, dtype: DType) -> f64 {
+    CLOCK * 4.0 * f64::from(target.lanes(dtype.compute().size()))
 }
 
 /// Seconds to move bytes at the bandwidth of the nearest memory that holds them.
 fn traffic(bytes: f64, target: &Target) -> f64 {
-    let holds = target.memory.iter().find(|m| m.bytes as f64 >= bytes);
-    match holds.or(target.memory.last()) {
-        Some(level) => bytes / level.bandwidth,
-        None => 0.0,
-    }
+    level_of(bytes, target).map_or(0.0, |level| bytes / level.bandwidth)
+}
+
+/// The nearest memory that holds so many bytes.
+pub fn level_of(bytes: f64, target: &Target) -> Option<&MemoryLevel> {
+    target.memory.iter().find(|m| m.bytes as f64 >= bytes).or(target.memory.last())
 }
 
 /// Simple operations that a scalar function takes, roughly.
