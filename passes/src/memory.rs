@@ -15,13 +15,16 @@ use aic_ir::types::Type;
 const ALIGN: i64 = 64;
 
 /// An arena buffer with its aliases.
-struct Life {
-    buffer: usize,
+#[derive(Clone, Debug, PartialEq)]
+pub struct Life {
+    /// Position in [`Program::buffers`].
+    pub buffer: usize,
     /// Bytes, rounded up to the alignment.
-    size: Dim,
-    /// Steps, both included.
-    first: usize,
-    last: usize,
+    pub size: Dim,
+    /// The first and the last step that touches it.
+    pub first: usize,
+    /// As above.
+    pub last: usize,
 }
 
 impl Life {
@@ -84,7 +87,18 @@ fn lowest_gap(placed: &[(Life, i64)], life: &Life, size: i64) -> i64 {
     at
 }
 
-fn lifetimes(p: &Program) -> Vec<Life> {
+/// The largest sum of the bytes of buffers that live at the same time, which no plan can do with less than.
+pub fn least_bytes(p: &Program, value: &dyn Fn(&Dim) -> i64) -> i64 {
+    let lives = lifetimes(p);
+    let at = |step: usize| -> i64 {
+        lives.iter().filter(|l| (l.first..=l.last).contains(&step)).map(|l| value(&l.size)).sum()
+    };
+    // What lives at the same time does so when the last of it begins.
+    lives.iter().map(|l| at(l.first)).max().unwrap_or(0)
+}
+
+/// When each arena buffer is in use, in the order of the buffers.
+pub fn lifetimes(p: &Program) -> Vec<Life> {
     let mut spans: Vec<Option<(usize, usize)>> = vec![None; p.buffers.len()];
     let mut touch = |b: usize, step: usize| {
         let span = spans[root(p, b)].get_or_insert((step, step));
@@ -245,5 +259,6 @@ mod tests {
         plan(&mut program);
         check(&program).unwrap();
         assert_eq!(program.arena_bytes, 128.into());
+        assert_eq!(least_bytes(&program, &|d| d.as_const().unwrap()), 128);
     }
 }

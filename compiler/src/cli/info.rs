@@ -2,7 +2,7 @@
 
 use super::args::{ModelArgs, OptimiseArgs};
 use super::print;
-use aic::driver::{self, Source};
+use aic::driver::Source;
 use aic::import::load::Model;
 use aic::import::onnx::ImportOptions;
 use aic::import::proto::GraphProto;
@@ -14,7 +14,7 @@ use aic_ir::op::Op;
 use aic_ir::program::Program;
 use aic_ir::target::Target;
 use aic_ir::types::Type;
-use aic_passes::pipeline;
+use aic_passes::{memory, pipeline};
 use std::collections::{BTreeMap, BTreeSet};
 
 const EXAMPLES: &str = "\
@@ -22,6 +22,7 @@ Examples:
   aic info model.onnx
   aic info model.onnx --dim batch=8
   aic info model.onnx -O0                       before optimisation
+  aic info model.onnx --memory                  where every array lies, and when
 
 Parameters are the elements of the model's constants, and FLOPs are counted after the graph passes, two for each \
 multiplication with addition. Where a dimension is symbolic, numbers are given for the value 1 too.";
@@ -34,6 +35,9 @@ pub struct Args {
     model: ModelArgs,
     #[command(flatten)]
     optimise: OptimiseArgs,
+    /// Print the memory plan instead: every array with its class, size, place and lifetime
+    #[arg(long)]
+    memory: bool,
 }
 
 /// Prints what there is to know; a model with unsupported nodes has less of it.
@@ -56,7 +60,11 @@ pub fn execute(args: &Args) -> Result<()> {
     }
     let imported = source.import(&ImportOptions { dims, ..ImportOptions::default() })?;
     imported.warnings.iter().for_each(|w| print::warning(w));
-    rows.extend(of_graph(imported.graph, &args.optimise.options(CpuOptions::default())?)?);
+    let options = args.optimise.options(CpuOptions::default())?.pipeline_for(Target::x86_avx2());
+    if args.memory {
+        return print::stdout(&super::memory::plan(&pipeline::compile(imported.graph, &options)?)?);
+    }
+    rows.extend(of_graph(imported.graph, &options)?);
     print::stdout(&print::table(&rows))
 }
 
@@ -99,7 +107,7 @@ fn count_nodes(graph: &GraphProto, counts: &mut BTreeMap<String, usize>) {
 }
 
 /// What the graph says, and what becomes of it.
-fn of_graph(graph: Graph, options: &driver::Options) -> Result<Vec<Vec<String>>> {
+fn of_graph(graph: Graph, options: &pipeline::Options) -> Result<Vec<Vec<String>>> {
     let mut rows = Vec::new();
     for (title, ports) in [("input", &graph.inputs), ("output", &graph.outputs)] {
         let text = |port: &Port| row(title, format!("{} {}", port.name, graph.ty(port.value)));
@@ -107,7 +115,7 @@ fn of_graph(graph: Graph, options: &driver::Options) -> Result<Vec<Vec<String>>>
     }
     let (n_parameters, n_bytes) = parameters(&graph);
     rows.push(row("parameters", format!("{n_parameters} ({})", bytes(n_bytes as f64))));
-    let program = pipeline::compile(graph, &options.pipeline_for(Target::x86_avx2()))?;
+    let program = pipeline::compile(graph, options)?;
     let mut counts = BTreeMap::new();
     for (_, n) in program.graph.nodes().filter(|(_, n)| !matches!(n.op, Op::Const(_))) {
         *counts.entry(n.op.keyword().to_owned()).or_default() += 1;
@@ -119,6 +127,7 @@ fn of_graph(graph: Graph, options: &driver::Options) -> Result<Vec<Vec<String>>>
     let ports = ports.fold(Dim::from(0), |sum, p| sum + type_bytes(&p.ty));
     rows.push(row("inputs and outputs", with_symbols(&ports, bytes)));
     rows.push(row("intermediate memory", with_symbols(&program.arena_bytes, bytes)));
+    rows.push(row("of which needed at a time", bytes(memory::least_bytes(&program, &at_one) as f64)));
     Ok(rows)
 }
 
@@ -167,6 +176,11 @@ fn listed(counts: BTreeMap<String, usize>) -> String {
     counts.sort_by(|a, b| b.1.cmp(&a.1).then_with(|| a.0.cmp(&b.0)));
     let texts: Vec<String> = counts.iter().map(|(name, n)| format!("{name} {n}")).collect();
     texts.join(", ")
+}
+
+/// The value where every symbol is 1.
+pub(super) fn at_one(d: &Dim) -> i64 {
+    d.eval(&|_| Some(1)).unwrap_or(0)
 }
 
 /// A number; for an expression, it and its value where every symbol is 1.
