@@ -315,6 +315,10 @@ impl Build for Code<'_, '_> {
         })
     }
 
+    fn interleave(&mut self, a: V<Self>, b: V<Self>) -> Result<(V<Self>, V<Self>)> {
+        self.interleaved(a, b)
+    }
+
     fn horizontal(&mut self, op: Binary, x: V<Self>) -> Result<V<Self>> {
         self.combine(op, x)
     }

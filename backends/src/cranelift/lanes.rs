@@ -117,6 +117,31 @@ impl Code<'_, '_> {
         })
     }
 
+    /// The lanes of two vectors in turn: part by part where lanes fill parts.
+    pub fn interleaved(&mut self, a: V<Self>, b: V<Self>) -> Result<(V<Self>, V<Self>)> {
+        let (lane, n) = (a.raw.lane, a.ty.lanes);
+        let per = PART / lane;
+        if a.ty.dtype == DType::Bool || n % per != 0 {
+            let lanes: Vec<V<Self>> = (0..n)
+                .flat_map(|i| [(a, i), (b, i)])
+                .map(|(x, i)| self.extract(x, i))
+                .collect::<Result<_>>()?;
+            let (low, high) = lanes.split_at(n as usize);
+            return Ok((self.join(low)?, self.join(high)?));
+        }
+        let ty = part_type(scalar_type(a.ty.dtype));
+        let (x, y) = (self.parts(a), self.parts(b));
+        let mut parts = Vec::new();
+        for (x, y) in x.into_iter().zip(y) {
+            for from in [0, per / 2] {
+                let lanes: Vec<u32> = (from..from + per / 2).flat_map(|i| [i, per + i]).collect();
+                parts.push(self.shuffle(x, y, lane, &lanes, ty));
+            }
+        }
+        let high = parts.split_off(parts.len() / 2);
+        Ok((self.value(parts, a.ty), self.value(high, a.ty)))
+    }
+
     /// Parts are combined with each other, then halves of the last one; lanes of a part that isn't full come last.
     pub fn combine(&mut self, op: Binary, x: V<Self>) -> Result<V<Self>> {
         if x.ty.dtype == DType::Bool {

@@ -188,6 +188,14 @@ pub(crate) trait Build: Sized {
         Ok(None)
     }
 
+    /// `x * 2^n` of floats and whole numbers, rounded once, if the machine has an instruction for it.
+    fn scale(&mut self, _x: V<Self>, _n: V<Self>) -> Result<Option<V<Self>>> {
+        Ok(None)
+    }
+    /// The lanes of two vectors of one type in turn: those of the first halves, and those of the second halves. The
+    /// number of lanes is even.
+    fn interleave(&mut self, a: V<Self>, b: V<Self>) -> Result<(V<Self>, V<Self>)>;
+
     /// All lanes combined, in a tree.
     fn horizontal(&mut self, op: Binary, x: V<Self>) -> Result<V<Self>>;
     /// A call of a function of the C library on scalar floats, whose type is that of the result.

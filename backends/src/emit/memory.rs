@@ -115,7 +115,7 @@ impl<B: Build> Emitter<B> {
         }
     }
 
-    /// A synchronous copy: a block of memory per row.
+    /// A synchronous copy: a block of memory per row, or rows that become columns.
     pub(super) fn copy(&mut self, c: &Rows) -> Result<()> {
         let (dst, src) = (self.memory(&c.dst.buffer)?, self.memory(&c.src.buffer)?);
         ensure!(dst.writable, "buffer {} is written, but its parameter is read only", c.dst.buffer);
@@ -128,6 +128,9 @@ impl<B: Build> Emitter<B> {
             dst.dtype
         );
         ensure!(c.valid.is_none(), "the target has no copies of parts of tiles");
+        if let Some(step) = transposed_step(c) {
+            return self.transpose(c, (dst, src), step);
+        }
         let [count, columns] = &c.extent;
         let (dst_step, src_step) = (row_step(&c.dst)?, row_step(&c.src)?);
         let bytes = self.dim(&(columns.clone() * Dim::from(dst.dtype.size() as i64)))?;
@@ -142,6 +145,57 @@ impl<B: Build> Emitter<B> {
         let (zero, count) = (self.b.i64(0)?, self.dim(count)?);
         let row = Sym::new(".row");
         self.count_loop(&row, (zero, count), Range::DIM, false, |e| copy_row(e, Dim::sym(&row)))
+    }
+
+    /// Rows that become columns, `step` apart: in registers if there are as many, a power of two, of each. A round takes
+    /// the rows of both halves in turn, which moves the first bit of a row's number behind those of the column's; after
+    /// all rounds the two have changed places.
+    fn transpose(
+        &mut self,
+        c: &Rows,
+        (dst, src): (Memory<B::Buffer>, Memory<B::Buffer>),
+        step: &Dim,
+    ) -> Result<()> {
+        let row = row_step(&c.dst)?.clone();
+        let (Some(n), Some(columns)) = (c.extent[0].as_const(), c.extent[1].as_const()) else {
+            bail!("rows that become columns are of a known number on the target, not those of {}", c.src)
+        };
+        let is_square = n == columns && (2..=64).contains(&n) && (n & (n - 1)) == 0;
+        ensure!(
+            is_square,
+            "the target transposes tiles of 2, 4, 8, .. rows and columns, not {n} x {columns}"
+        );
+        let mut rows = Vec::new();
+        for k in 0..n {
+            let at = self.element(src, &(c.src.first.clone() + step.clone() * k.into()))?;
+            rows.push(self.b.load(src.dtype, Place::Consecutive(at, n as u32), None)?);
+        }
+        for _ in 0..n.trailing_zeros() {
+            let (first, second) = rows.split_at(rows.len() / 2);
+            let pairs: Vec<_> = first.iter().copied().zip(second.iter().copied()).collect();
+            rows.clear();
+            for (a, b) in pairs {
+                let (low, high) = self.b.interleave(a, b)?;
+                rows.extend([low, high]);
+            }
+        }
+        for (k, value) in rows.into_iter().enumerate() {
+            let at = self.element(dst, &(c.dst.first.clone() + row.clone() * Dim::from(k)))?;
+            self.b.store(value, Place::Consecutive(at, n as u32), None)?;
+        }
+        Ok(())
+    }
+}
+
+/// The distance of the columns of a copy's source, if its rows become those of the destination.
+fn transposed_step(c: &Rows) -> Option<&Dim> {
+    match &c.src.layout {
+        Layout::Steps { rows: Steps { step: one, block: None }, columns: Steps { step, block: None } }
+            if one.is(1) && !step.is(1) =>
+        {
+            Some(step)
+        }
+        _ => None,
     }
 }
 

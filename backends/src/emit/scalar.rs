@@ -1,7 +1,8 @@
 //! The scalar functions, lane by lane, as [`ScalarFn::eval`] defines them.
 //!
 //! Integers wrap and never trap. Minimum and maximum give NaN if either operand is; which zero they give is open.
-//! What is no instruction and has no polynomial in `math` is a call of the C library per lane.
+//! What is no instruction and has no polynomial in `math` is a call of the C library per lane: rare functions of `f64`,
+//! and lanes of `f32` whose operands are huge.
 
 use super::build::{Binary, Build, Compare, Unary, V};
 use super::{Emitter, math, name};
@@ -75,7 +76,6 @@ impl<B: Build> Emitter<B> {
 
 fn float<B: Build>(b: &mut B, f: ScalarFn, x: &[V<B>]) -> Result<V<B>> {
     let a = x[0];
-    let single = a.ty.dtype == DType::F32;
     if let Some(op) = compare(f) {
         return b.compare(op, a, x[1]);
     }
@@ -101,18 +101,17 @@ fn float<B: Build>(b: &mut B, f: ScalarFn, x: &[V<B>]) -> Result<V<B>> {
             b.compare(Compare::Eq, size, infinity)
         }
         ScalarFn::Mod => float_mod(b, a, x[1]),
-        ScalarFn::Sigmoid => sigmoid(b, a),
-        ScalarFn::Softplus => softplus(b, a),
-        ScalarFn::Exp => exp(b, a),
-        ScalarFn::Log if single => math::log(b, a),
-        ScalarFn::Tanh if single => math::tanh(b, a),
-        ScalarFn::Erf if single => math::erf(b, a),
-        _ => libm(b, f, x),
+        ScalarFn::Sigmoid => math::sigmoid(b, a),
+        ScalarFn::Softplus => math::softplus(b, a),
+        ScalarFn::Exp => math::exp(b, a),
+        ScalarFn::Log => math::log(b, a),
+        ScalarFn::Tanh => math::tanh(b, a),
+        ScalarFn::Erf if a.ty.dtype == DType::F32 => math::erf(b, a),
+        _ => match math::wide::call(b, f, x)? {
+            Some(y) => Ok(y),
+            None => libm(b, f, x),
+        },
     }
-}
-
-fn exp<B: Build>(b: &mut B, a: V<B>) -> Result<V<B>> {
-    if a.ty.dtype == DType::F32 { math::exp(b, a) } else { libm(b, ScalarFn::Exp, &[a]) }
 }
 
 /// The operand itself for zeros and NaN.
@@ -124,8 +123,9 @@ fn float_sign<B: Build>(b: &mut B, a: V<B>) -> Result<V<B>> {
     b.select(nonzero, one, a)
 }
 
+/// `x - y * floor(x / y)`: the remainder, plus `y` where its sign differs from that of `y`.
 fn float_mod<B: Build>(b: &mut B, x: V<B>, y: V<B>) -> Result<V<B>> {
-    let rest = libm(b, ScalarFn::Mod, &[x, y])?;
+    let rest = float(b, ScalarFn::Rem, &[x, y])?;
     let zero = b.float(x.ty, 0.0)?;
     let (below, divisor_below) = (b.compare(Compare::Lt, rest, zero)?, b.compare(Compare::Lt, y, zero)?);
     let differ = b.xor(below, divisor_below)?;
@@ -135,36 +135,8 @@ fn float_mod<B: Build>(b: &mut B, x: V<B>, y: V<B>) -> Result<V<B>> {
     b.select(adjust, moved, rest)
 }
 
-/// By `e = exp(-|a|)`, which can't overflow: `1 / (1 + e)`, and `e / (1 + e)` for negative operands.
-fn sigmoid<B: Build>(b: &mut B, a: V<B>) -> Result<V<B>> {
-    let e = exp_minus_abs(b, a)?;
-    let (zero, one) = (b.float(a.ty, 0.0)?, b.float(a.ty, 1.0)?);
-    let negative = b.compare(Compare::Lt, a, zero)?;
-    let top = b.select(negative, e, one)?;
-    let bottom = b.add(one, e)?;
-    b.div(top, bottom)
-}
-
-/// `max(a, 0) + log1p(exp(-|a|))`
-fn softplus<B: Build>(b: &mut B, a: V<B>) -> Result<V<B>> {
-    let e = exp_minus_abs(b, a)?;
-    let tail = match a.ty.dtype {
-        DType::F32 => math::log1p(b, e)?,
-        _ => libm(b, ScalarFn::Softplus, &[e])?,
-    };
-    let zero = b.float(a.ty, 0.0)?;
-    let head = b.binary(Binary::Max, a, zero)?;
-    b.add(head, tail)
-}
-
-fn exp_minus_abs<B: Build>(b: &mut B, a: V<B>) -> Result<V<B>> {
-    let size = b.abs(a)?;
-    let minus = b.neg(size)?;
-    exp(b, minus)
-}
-
 /// The C library's function, lane by lane.
-fn libm<B: Build>(b: &mut B, f: ScalarFn, x: &[V<B>]) -> Result<V<B>> {
+pub(super) fn libm<B: Build>(b: &mut B, f: ScalarFn, x: &[V<B>]) -> Result<V<B>> {
     let Some((single, double)) = x86::libm(f) else {
         bail!("the target has no `{}` on floats", f.keyword());
     };

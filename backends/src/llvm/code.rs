@@ -188,6 +188,27 @@ impl<'a, 'c> Build for Code<'a, 'c> {
         Ok(Some(Value { raw, ty }))
     }
 
+    fn scale(&mut self, x: V<Self>, n: V<Self>) -> Result<Option<V<Self>>> {
+        let (name, bits) = match (x.ty.dtype, x.ty.lanes) {
+            _ if self.target.vector_bytes < 64 => return Ok(None),
+            (DType::F32, 16) => ("llvm.x86.avx512.mask.scalef.ps.512", 16),
+            (DType::F64, 8) => ("llvm.x86.avx512.mask.scalef.pd.512", 8),
+            _ => return Ok(None),
+        };
+        // All lanes, rounded as the mode says.
+        let (all, mode) = (self.b.int_ty(bits).into_int_type().const_all_ones(), self.b.i32(4));
+        let args = [x.raw, n.raw, x.raw, all.into(), mode.into()];
+        Ok(Some(Value { raw: self.b.intrinsic(name, &[], &args, FastMathFlags::empty())?, ..x }))
+    }
+
+    fn interleave(&mut self, a: V<Self>, b: V<Self>) -> Result<(V<Self>, V<Self>)> {
+        let n = a.ty.lanes;
+        let half = |from: u32| -> Vec<u32> { (from..from + n / 2).flat_map(|i| [i, n + i]).collect() };
+        let low = self.b.shuffle(a.raw, b.raw, &half(0))?;
+        let high = self.b.shuffle(a.raw, b.raw, &half(n / 2))?;
+        Ok((Value { raw: low, ..a }, Value { raw: high, ..a }))
+    }
+
     fn horizontal(&mut self, op: Binary, x: V<Self>) -> Result<V<Self>> {
         let (name, flags) = reduction(op, x.ty.dtype).ok_or_else(|| internal("no such reduction"))?;
         let ty = VType::scalar(x.ty.dtype);
