@@ -112,7 +112,9 @@ fn picture(name: &str) -> Vec<f32> {
 fn help_teaches() {
     let here = folder();
     let help = stdout(here.path(), &["--help"]);
-    for command in ["run", "compile", "check", "info", "opt", "verify", "bisect", "ops", "convert", "bench", "profile"] {
+    for command in
+        ["run", "compile", "check", "info", "opt", "verify", "bisect", "ops", "convert", "bench", "profile"]
+    {
         assert!(help.contains(&format!("\n  {command} ")), "{command}");
         let help = stdout(here.path(), &[command, "--help"]);
         assert!(help.contains(&format!("Examples:\n  aic {command}")), "{command}");
@@ -457,7 +459,9 @@ fn a_profile_has_a_row_for_each_kernel() {
         let words = stdout(here.path(), &["profile", &digits_onnx(), "--seconds", "0", "--backend", backend]);
         assert!(words.contains("in kernels") && words.contains("of bound"), "{words}");
     }
-    assert!(refusal(here.path(), &["profile", &digits_onnx(), "--backend", "reference"]).contains("no kernels"));
+    assert!(
+        refusal(here.path(), &["profile", &digits_onnx(), "--backend", "reference"]).contains("no kernels")
+    );
 }
 
 #[test]

@@ -108,11 +108,8 @@ pub fn choose(nest: &Nest, target: &Target) -> Schedule {
         return choose_for(nest, target).unwrap_or_else(|| Schedule::new(Class::Map, 1));
     }
     // The lanes of a reduction decide about its bits, so that nothing fused to it may change them.
-    let widest = if nest.reduction.is_some() { nest.acc.size() } else { nest.widest() };
-    let lanes = target.lanes(widest);
-    let Some((_, over)) = &nest.reduction else {
-        return Schedule::new(Class::Map, fit(lanes, nest.axes.last().map(|a| &a.extent)));
-    };
+    let lanes = target.lanes(nest.acc.size());
+    let Some((_, over)) = &nest.reduction else { return map::choose(nest, target) };
     if reduce::running_axis(nest).is_some() {
         return Schedule::new(Class::Prefix, 1);
     }
@@ -138,7 +135,8 @@ pub fn choose(nest: &Nest, target: &Target) -> Schedule {
         let lanes = fit(lanes, over.last().map(|a| &a.extent));
         return Schedule { mr: 4, ..Schedule::new(Class::ReduceInner, lanes) };
     }
-    Schedule::new(Class::ReduceOuter, if vectorizable { fit(lanes, extent) } else { 1 })
+    let lanes = if vectorizable { fit(lanes, extent) } else { 1 };
+    Schedule { nr: reduce::columns(nest, lanes), ..Schedule::new(Class::ReduceOuter, lanes) }
 }
 
 /// Whether the terms of a reduction follow one another in memory, so that they are combined in vectors.

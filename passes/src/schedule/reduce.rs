@@ -145,20 +145,41 @@ pub fn inner(nest: &Nest, s: &Schedule, frame: &mut Frame) -> Vec<Stmt> {
     frame.outermost(&extents, out)
 }
 
+/// Blocks of columns that are enough for all threads.
+const BLOCKS: i64 = 4;
+
+/// Vectors of columns that [`outer`] takes at a time: rows of memory are then read in longer pieces.
+pub(super) fn columns(nest: &Nest, lanes: u32) -> u32 {
+    let combines = nest.reduction.as_ref().is_some_and(|(op, _)| op.combine().is_some());
+    let vectors = nest.axes.last().and_then(|a| a.extent.as_const()).unwrap_or(1);
+    let fits = |nr: &u32| {
+        let block = i64::from(*nr) * i64::from(lanes);
+        vectors % block == 0 && vectors / block >= BLOCKS
+    };
+    match combines && lanes > 1 {
+        true => [8, 4, 2].into_iter().find(fits).unwrap_or(1),
+        false => 1,
+    }
+}
+
 /// One accumulator per lane, vectors along the innermost output axis (or scalars); threads over the other outputs.
 pub fn outer(nest: &Nest, s: &Schedule, frame: &mut Frame) -> Vec<Stmt> {
     let Some((op, over)) = &nest.reduction else { return Vec::new() };
-    let lanes = i64::from(s.lanes);
+    let (lanes, nr) = (i64::from(s.lanes), i64::from(s.nr.max(1)));
+    let u = Sym::new("u");
     let mut extents: Vec<Dim> = nest.axes.iter().map(|a| a.extent.clone()).collect();
     if let Some(last) = extents.last_mut() {
-        *last = last.ceil_div(&lanes.into());
+        *last = last.ceil_div(&(lanes * nr).into());
     }
     let index = frame.index(&extents);
     let mut axes: HashMap<Sym, Dim> = nest.axes.iter().map(|a| a.var.clone()).zip(index).collect();
     let mut limit = None;
     if let (Some(a), true) = (nest.axes.last(), s.lanes > 1) {
         if let Some(at) = axes.get_mut(&a.var) {
-            *at = at.clone() * lanes.into() + Dim::sym(&lane());
+            *at = at.clone() * (lanes * nr).into() + Dim::sym(&lane());
+            if nr > 1 {
+                *at = at.clone() + Dim::sym(&u) * lanes.into();
+            }
         }
         limit = (!a.extent.modulo(&lanes.into()).is(0)).then_some(a);
     }
@@ -176,24 +197,32 @@ pub fn outer(nest: &Nest, s: &Schedule, frame: &mut Frame) -> Vec<Stmt> {
         Some(combine) => {
             let acc = e.frame.name("acc");
             let identity = Value::new(Expr::Const(nest.acc, op.identity(nest.acc)), nest.acc, 1);
-            let start = vec![
-                register(&acc, nest.acc, lanes),
-                Stmt::store(&acc, lanes_at(0.into(), s.lanes), identity.widen(s.lanes)),
-            ];
+            let column = if nr > 1 { Dim::sym(&u) * lanes.into() } else { 0.into() };
+            let clear = Stmt::store(&acc, lanes_at(column.clone(), s.lanes), identity.widen(s.lanes));
+            let start = [vec![register(&acc, nest.acc, lanes * nr)], each(&u, nr, vec![clear])].concat();
             let value = e.expr(&nest.value, mask.as_ref());
             let (value, mut step) = keep(&mut e, nest, value, mask.as_ref());
-            let new = e.call(combine, vec![read(&acc, 0.into(), s.lanes, nest.acc), value]);
+            let new = e.call(combine, vec![read(&acc, column.clone(), s.lanes, nest.acc), value]);
             step.extend(e.take_lets());
-            step.push(Stmt::store(&acc, lanes_at(0.into(), s.lanes), new.widen(s.lanes)));
-            (start, step, read(&acc, 0.into(), s.lanes, nest.acc))
+            step.push(Stmt::store(&acc, lanes_at(column.clone(), s.lanes), new.widen(s.lanes)));
+            (start, each(&u, nr, step), read(&acc, column, s.lanes, nest.acc))
         }
         None => index_reduction(&mut e, nest, *op, &over[0], mask.as_ref()),
     };
     out.extend(start);
     out.extend(nested(&bounds, step));
     let result = e.bind(result);
-    out.extend(finish(&mut e, nest, result, mask.as_ref()));
+    let end = finish(&mut e, nest, result, mask.as_ref());
+    out.extend(each(&u, nr, end));
     frame.outermost(&extents, out)
+}
+
+/// The statements for each of so many vectors.
+fn each(u: &Sym, count: i64, body: Vec<Stmt>) -> Vec<Stmt> {
+    match count {
+        1 => body,
+        _ => vec![Stmt::loop_of(u, count.into(), LoopKind::Unroll, body)],
+    }
 }
 
 /// Start, step and result of an argmax or argmin: the best value so far and where it was.

@@ -22,7 +22,7 @@ use aic_ir::target::Target;
 use std::collections::BTreeSet;
 
 /// Bytes that the arrays between phases may take on a thread's stack.
-const STACK_BYTES: i64 = 512 << 10;
+const STACK_BYTES: i64 = 768 << 10;
 /// Bytes of a block of rows.
 const BLOCK_BYTES: i64 = 128 << 10;
 /// The most rows in a block, and the fewest that it is worth having several blocks for.
