@@ -6,8 +6,8 @@ use aic_ir::compute::ReduceOp;
 use aic_ir::dim::Dim;
 use aic_ir::dtype::DType;
 use aic_ir::op::{
-    Conv, Cumulative, Det, GridMode, GridPadding, GridSample, Op, Pool, PoolIndex, Random, RandomKind,
-    RoiAlign, RoiMode, Softmax,
+    Conv, Cumulative, Det, GridMode, GridPadding, GridSample, LogSoftmax, Op, Pool, PoolIndex, Random,
+    RandomKind, RoiAlign, RoiMode, Softmax,
 };
 use aic_ir::tensor::Tensor;
 use aic_ir::types::Type;
@@ -136,7 +136,15 @@ fn softmax_is_immune_to_overflow() {
     let x = floats(&[2, 2], &[1000., 1000., f32::NEG_INFINITY, 0.]);
     assert_eq!(run(Softmax { axis: 1 }, &[x]).1, [0.5, 0.5, 0., 1.]);
     let none = floats(&[2], &[f32::NEG_INFINITY; 2]);
-    assert!(run(Softmax { axis: 0 }, &[none]).1.iter().all(|v| v.is_nan()));
+    assert!(run(Softmax { axis: 0 }, std::slice::from_ref(&none)).1.iter().all(|v| v.is_nan()));
+    assert!(run(LogSoftmax { axis: 0 }, &[none]).1.iter().all(|v| v.is_nan()));
+}
+
+#[test]
+fn log_softmax_is_immune_to_overflow_and_underflow() {
+    let x = floats(&[2, 2], &[1000., 0., 0., 0.]);
+    let half = -std::f32::consts::LN_2;
+    assert_eq!(run(LogSoftmax { axis: 1 }, &[x]).1, [0., -1000., half, half]);
 }
 
 #[test]

@@ -12,7 +12,7 @@ use crate::types::Type;
 use std::f64::consts::{FRAC_1_SQRT_2, PI};
 
 word_attr! {
-    /// Which activation. The compute definitions do exactly what the ONNX operators of these names are decomposed into.
+    /// Which activation. Compute definitions take one exponential wherever that is enough.
     ActivationFn {
         /// `x / 2 * (1 + erf(x / sqrt(2)))`: Hendrycks and Gimpel, arXiv 1606.08415.
         Gelu = "gelu",
@@ -85,16 +85,16 @@ impl ActivationFn {
         let number = |value: f64| Expr::float(work, value);
         let add = |a: Expr, b: Expr| Expr::call(ScalarFn::Add, [a, b]);
         let mul = |a: Expr, b: Expr| Expr::call(ScalarFn::Mul, [a, b]);
-        let half_times_one_plus = |x: Expr, y: Expr| mul(mul(x, number(0.5)), add(y, number(1.0)));
         match self {
             ActivationFn::Gelu => {
                 let erf = Expr::call(ScalarFn::Erf, [mul(x.clone(), number(FRAC_1_SQRT_2))]);
-                half_times_one_plus(x, erf)
+                mul(mul(x, number(0.5)), add(erf, number(1.0)))
             }
+            // (1 + tanh(y)) / 2 = sigmoid(2 y)
             ActivationFn::GeluTanh => {
                 let cubic = add(mul(mul(x.clone(), x.clone()), number(0.044715)), number(1.0));
-                let inner = mul(mul(x.clone(), cubic), number((2.0 / PI).sqrt()));
-                half_times_one_plus(x, Expr::call(ScalarFn::Tanh, [inner]))
+                let inner = mul(mul(x.clone(), cubic), number((8.0 / PI).sqrt()));
+                mul(x, Expr::call(ScalarFn::Sigmoid, [inner]))
             }
             ActivationFn::GeluSigmoid => {
                 let gate = Expr::call(ScalarFn::Sigmoid, [mul(x.clone(), number(1.702))]);
@@ -106,9 +106,18 @@ impl ActivationFn {
                 let above = Expr::call(ScalarFn::Max, [line, number(0.0)]);
                 mul(x, Expr::call(ScalarFn::Min, [above, number(1.0)]))
             }
+            // tanh(log(1 + t)) = (t^2 + 2 t) / (t^2 + 2 t + 2), for positive x with both sides of it over t^2.
             ActivationFn::Mish => {
-                let softplus = Expr::call(ScalarFn::Softplus, [x.clone()]);
-                mul(x, Expr::call(ScalarFn::Tanh, [softplus]))
+                let size = Expr::call(ScalarFn::Abs, [x.clone()]);
+                let e = Expr::call(ScalarFn::Exp, [Expr::call(ScalarFn::Neg, [size])]);
+                let is_negative = Expr::call(ScalarFn::Lt, [x.clone(), number(0.0)]);
+                let choose = |a: Expr, b: Expr| Expr::call(ScalarFn::Select, [is_negative.clone(), a, b]);
+                let twice = add(e.clone(), e.clone());
+                let square = mul(e.clone(), e);
+                let top = add(twice, choose(square.clone(), number(1.0)));
+                let rest = choose(number(2.0), add(square.clone(), square));
+                let bottom = add(top.clone(), rest);
+                mul(x, Expr::call(ScalarFn::Div, [top, bottom]))
             }
         }
     }

@@ -218,7 +218,7 @@ ops! {
     Const, Elementwise, Cast, Bitcast, Reshape, Transpose, Expand, Matmul, Reduce,
     Slice, Concat, Pad, Gather, GatherElements, GatherNd, ScatterElements, ScatterNd, Iota, DimValue,
     TopK, NonZero, Unique, Nms,
-    Conv, Pool, PoolIndex, Softmax, Cumulative, Activation, Normalize, Rotary, Attention, Fused, If, Loop, Scan,
+    Conv, Pool, PoolIndex, Softmax, LogSoftmax, Cumulative, Activation, Normalize, Rotary, Attention, Fused, If, Loop, Scan,
     Random, GridSample, RoiAlign, Det,
 }
 

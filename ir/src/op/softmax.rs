@@ -23,66 +23,141 @@ op! {
 
 impl Operator for Softmax {
     fn infer(&self, x: &[&Type]) -> Result<Vec<Type>> {
-        ensure!(x[0].dtype.is_float(), "the operand must be of floats, found {}", x[0]);
-        ensure!(self.axis < x[0].rank(), "axis {} is out of range for {}", self.axis, x[0]);
-        Ok(vec![x[0].clone()])
+        infer(x[0], self.axis)
     }
 
     fn eval(&self, x: &[Tensor]) -> Result<Vec<Tensor>> {
-        let shape = x[0].shape();
-        let (n, step) = (shape[self.axis], strides(shape)[self.axis]);
-        let mut values = x[0].to_f64();
-        for start in row_starts(values.len(), n, step) {
-            let row = (0..n).map(|k| start + k * step);
-            let max = row.clone().fold(f64::NEG_INFINITY, |m, p| m.max(values[p]));
-            row.clone().for_each(|p| values[p] = (values[p] - max).exp());
-            let sum: f64 = row.clone().map(|p| values[p]).sum();
-            row.for_each(|p| values[p] /= sum);
-        }
-        Ok(vec![Tensor::generate(x[0].dtype(), shape.to_vec(), |p| Scalar::F(values[p]))?])
+        eval(&x[0], self.axis, |shifted, sum| shifted.exp() / sum)
     }
 
     fn compute(&self, x: &[Type], y: &[Type]) -> Option<Compute> {
-        let work = x[0].dtype.compute();
-        let axes = Axis::outputs(&y[0].dims);
-        let i: Vec<Dim> = axes.iter().map(Axis::dim).collect();
-        let rest = |all: &[Dim]| -> Vec<Dim> {
-            all.iter().enumerate().filter(|(k, _)| *k != self.axis).map(|(_, d)| d.clone()).collect()
-        };
-        let at = |k: Dim| {
-            let mut at = i.clone();
-            at[self.axis] = k;
-            at
-        };
-        let load = |k: Dim| Expr::input(0, at(k)).cast(x[0].dtype, work);
-        let exp = |k: Dim| {
-            let shifted = Expr::call(ScalarFn::Sub, [load(k), Expr::stage(0, rest(&i))]);
-            Expr::call(ScalarFn::Exp, [shifted])
-        };
-        let mut rows = axes.clone();
-        rows.remove(self.axis);
-        let over = ["k", "j"].map(|name| Axis::new(name, y[0].dims[self.axis].clone()));
-        let max = load(over[0].dim());
-        let sum = exp(over[1].dim());
-        let ratio = Expr::call(ScalarFn::Div, [exp(i[self.axis].clone()), Expr::stage(1, rest(&i))]);
-        let [k, j] = over;
-        Some(Compute::chain(
-            x,
-            vec![
-                Stage::reduce(work, rows.clone(), ReduceOp::Max, vec![k], max),
-                Stage::reduce(work, rows, ReduceOp::Sum, vec![j], sum),
-                Stage::map(y[0].dtype, axes, ratio.cast(work, y[0].dtype)),
-            ],
-        ))
+        let rows = Rows::new(&x[0], &y[0], self.axis);
+        let exp = Expr::call(ScalarFn::Exp, [rows.shifted(&rows.axes[self.axis])]);
+        let ratio = Expr::call(ScalarFn::Div, [exp, Expr::stage(1, rows.rest())]);
+        Some(rows.finish(ratio))
     }
 
     fn sample(rng: &mut Rng) -> Sample {
-        let rank = 1 + rng.below(4);
-        let shape = rng.shape(rank);
-        let dtype = rng.pick(&[DType::F32, DType::F32, DType::F64, DType::F16, DType::BF16]);
-        let operand = if rng.one_in(4) { Operand::any(dtype, shape) } else { Operand::finite(dtype, shape) };
-        Sample { op: Softmax { axis: rng.below(rank) }.into(), operands: vec![operand] }
+        let (axis, operand) = sample(rng);
+        Sample { op: Softmax { axis }.into(), operands: vec![operand] }
     }
+}
+
+op! {
+    /// `(x - max) - log(sum(exp(x - max)))` along an axis: ONNX `LogSoftmax` from version 13 on. Floats of any shape;
+    /// the logarithm of [`Softmax`], but for results that this one rounds to 0. A row of minus infinities, or with an
+    /// infinity or NaN, gives NaN.
+    LogSoftmax = "log_softmax"(x) {
+        /// The axis along which exponentials of results add up to 1.
+        axis: usize,
+    }
+}
+
+impl Operator for LogSoftmax {
+    fn infer(&self, x: &[&Type]) -> Result<Vec<Type>> {
+        infer(x[0], self.axis)
+    }
+
+    fn eval(&self, x: &[Tensor]) -> Result<Vec<Tensor>> {
+        eval(&x[0], self.axis, |shifted, sum| shifted - sum.ln())
+    }
+
+    fn compute(&self, x: &[Type], y: &[Type]) -> Option<Compute> {
+        let mut rows = Rows::new(&x[0], &y[0], self.axis);
+        let log = Expr::call(ScalarFn::Log, [Expr::stage(1, rows.rest())]);
+        rows.stages.push(Stage::map(rows.work, rows.rest_axes(), log));
+        let shifted = rows.shifted(&rows.axes[self.axis]);
+        let difference = Expr::call(ScalarFn::Sub, [shifted, Expr::stage(2, rows.rest())]);
+        Some(rows.finish(difference))
+    }
+
+    fn sample(rng: &mut Rng) -> Sample {
+        let (axis, operand) = sample(rng);
+        Sample { op: LogSoftmax { axis }.into(), operands: vec![operand] }
+    }
+}
+
+fn infer(x: &Type, axis: usize) -> Result<Vec<Type>> {
+    ensure!(x.dtype.is_float(), "the operand must be of floats, found {x}");
+    ensure!(axis < x.rank(), "axis {axis} is out of range for {x}");
+    Ok(vec![x.clone()])
+}
+
+/// `f(x - max, sum(exp(x - max)))` along an axis.
+fn eval(x: &Tensor, axis: usize, f: impl Fn(f64, f64) -> f64) -> Result<Vec<Tensor>> {
+    let shape = x.shape();
+    let (n, step) = (shape[axis], strides(shape)[axis]);
+    let mut values = x.to_f64();
+    for start in row_starts(values.len(), n, step) {
+        let row = (0..n).map(|k| start + k * step);
+        let max = row.clone().fold(f64::NEG_INFINITY, |m, p| m.max(values[p]));
+        let sum: f64 = row.clone().map(|p| (values[p] - max).exp()).sum();
+        row.for_each(|p| values[p] = f(values[p] - max, sum));
+    }
+    Ok(vec![Tensor::generate(x.dtype(), shape.to_vec(), |p| Scalar::F(values[p]))?])
+}
+
+/// Rows along an axis, with stages for their maxima and for the sums of the exponentials of what lies below these.
+struct Rows {
+    x: Type,
+    y: Type,
+    axis: usize,
+    work: DType,
+    axes: Vec<Axis>,
+    stages: Vec<Stage>,
+}
+
+impl Rows {
+    fn new(x: &Type, y: &Type, axis: usize) -> Rows {
+        let (work, axes) = (x.dtype.compute(), Axis::outputs(&y.dims));
+        let mut rows = Rows { x: x.clone(), y: y.clone(), axis, work, axes, stages: Vec::new() };
+        let [k, j] = ["k", "j"].map(|name| Axis::new(name, y.dims[axis].clone()));
+        let (max, rest) = (rows.load(&k), rows.rest_axes());
+        rows.stages.push(Stage::reduce(work, rest.clone(), ReduceOp::Max, vec![k], max));
+        let exp = Expr::call(ScalarFn::Exp, [rows.shifted(&j)]);
+        rows.stages.push(Stage::reduce(work, rest, ReduceOp::Sum, vec![j], exp));
+        rows
+    }
+
+    /// The axes that number rows.
+    fn rest_axes(&self) -> Vec<Axis> {
+        let mut axes = self.axes.clone();
+        axes.remove(self.axis);
+        axes
+    }
+
+    /// The number of a row.
+    fn rest(&self) -> Vec<Dim> {
+        self.rest_axes().iter().map(Axis::dim).collect()
+    }
+
+    /// The element of a row at this axis.
+    fn load(&self, at: &Axis) -> Expr {
+        let mut index: Vec<Dim> = self.axes.iter().map(Axis::dim).collect();
+        index[self.axis] = at.dim();
+        Expr::input(0, index).cast(self.x.dtype, self.work)
+    }
+
+    /// The element of a row at this axis, less the row's maximum.
+    fn shifted(&self, at: &Axis) -> Expr {
+        Expr::call(ScalarFn::Sub, [self.load(at), Expr::stage(0, self.rest())])
+    }
+
+    /// The compute definition whose elements are these.
+    fn finish(mut self, element: Expr) -> Compute {
+        let element = element.cast(self.work, self.y.dtype);
+        self.stages.push(Stage::map(self.y.dtype, self.axes, element));
+        Compute::chain(&[self.x], self.stages)
+    }
+}
+
+/// An axis and an operand.
+fn sample(rng: &mut Rng) -> (usize, Operand) {
+    let rank = 1 + rng.below(4);
+    let shape = rng.shape(rank);
+    let dtype = rng.pick(&[DType::F32, DType::F32, DType::F64, DType::F16, DType::BF16]);
+    let operand = if rng.one_in(4) { Operand::any(dtype, shape) } else { Operand::finite(dtype, shape) };
+    (rng.below(rank), operand)
 }
 
 /// First positions of the rows of `n` elements, `step` apart, that a row-major tensor of `len` elements has along

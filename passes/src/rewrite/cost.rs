@@ -13,7 +13,7 @@ use super::lang::{EGraph, ENode};
 use crate::runner::Numerics;
 use aic_ir::dim::Dim;
 use aic_ir::dtype::DType;
-use aic_ir::op::Op;
+use aic_ir::op::{ActivationFn, Op};
 use aic_ir::scalar::ScalarFn;
 use aic_ir::target::{MemoryLevel, Target};
 use aic_ir::types::Type;
@@ -124,12 +124,12 @@ fn seconds(op: &Op, x: &[&Type], y: &[&Type], target: &Target) -> f64 {
         (Op::Slice(_), _) => FUSED_LAUNCH + FUSED_TRAFFIC * traffic(2.0 * bytes(y[0]), target),
         (Op::Cast(_) | Op::Bitcast(_) | Op::Expand(_), _) => fused(1.0),
         (Op::Transpose(_) | Op::Concat(_) | Op::Pad(_), _) => FUSED_LAUNCH + traffic(moved, target),
-        (_, "activation") => fused(20.0),
+        (Op::Activation(a), _) => fused(activation_operations(a.f)),
         (_, "rotary") => fused(4.0),
         (Op::Matmul(_), _) => kernel(2.0 * out * dim(x[0], 1)),
         (Op::Conv(_), _) => kernel(2.0 * out * x[1].dims[1..].iter().map(extent).product::<f64>()),
         (_, "attention") => kernel(out * dim(x[1], 2) * 4.0 + out / dim(y[0], 1) * dim(x[1], 2) * 16.0),
-        (Op::Softmax(_), _) => kernel(16.0 * out),
+        (Op::Softmax(_) | Op::LogSoftmax(_), _) => kernel(16.0 * out),
         (_, "normalize") => kernel(8.0 * out),
         (Op::Pool(p), _) => kernel(out * p.kernel.iter().product::<usize>() as f64),
         _ => kernel(x.iter().map(|t| elements(t)).sum::<f64>() + out),
@@ -162,7 +162,18 @@ fn scalar_operations(f: ScalarFn) -> f64 {
     match f {
         Div | Sqrt | Mod | Rem => 6.0,
         Exp | Log | Sigmoid | Tanh | Erf | Softplus => 16.0,
-        Sin | Cos | Tan | Asin | Acos | Atan | Sinh | Cosh | Asinh | Acosh | Atanh | Pow => 24.0,
+        // The C library's, lane by lane.
+        Sin | Cos | Tan | Asin | Acos | Atan | Sinh | Cosh | Asinh | Acosh | Atanh | Pow => 300.0,
         _ => 1.0,
+    }
+}
+
+/// Simple operations that an activation takes, roughly.
+fn activation_operations(f: ActivationFn) -> f64 {
+    match f {
+        ActivationFn::HardSwish => 5.0,
+        ActivationFn::GeluSigmoid | ActivationFn::Silu => 18.0,
+        ActivationFn::GeluTanh | ActivationFn::Mish => 20.0,
+        ActivationFn::Gelu => 26.0,
     }
 }

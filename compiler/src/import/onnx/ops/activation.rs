@@ -1,12 +1,12 @@
 //! Activation functions.
 
-use super::reduce::{log_sum_exp, one_at_max};
+use super::reduce::one_at_max;
 use crate::import::onnx::ctx::{Ctx, Outputs};
 use crate::import::onnx::table::{Operator, op};
 use aic_ir::bail;
 use aic_ir::error::Result;
 use aic_ir::graph::ValueId;
-use aic_ir::op::Softmax;
+use aic_ir::op::{LogSoftmax, Softmax};
 use aic_ir::scalar::ScalarFn;
 
 pub(super) const OPERATORS: &[Operator] = &[
@@ -17,7 +17,7 @@ pub(super) const OPERATORS: &[Operator] = &[
     op("HardSwish", 14, hard_swish),
     op("Hardmax", 1, |c| along_axis(c, one_at_max)),
     op("LeakyRelu", 1, leaky_relu),
-    op("LogSoftmax", 1, |c| along_axis(c, log_softmax)),
+    op("LogSoftmax", 1, |c| along_axis(c, |c, x, axis| c.add(LogSoftmax { axis }, &[x]))),
     op("Mish", 18, mish),
     op("PRelu", 1, prelu),
     op("Relu", 1, |c| Ok(c.relu(c.input(0)?)?.into())),
@@ -246,14 +246,6 @@ fn half_times_one_plus(c: &mut Ctx, x: ValueId, y: ValueId) -> Result<ValueId> {
     let half = c.scaled(x, 0.5)?;
     let gate = c.shifted(y, 1.0)?;
     c.times(half, gate)
-}
-
-/// `x - log(sum(exp(x)))`, without overflow.
-pub(super) fn log_softmax(c: &mut Ctx, x: ValueId, axis: usize) -> Result<ValueId> {
-    c.in_wide(x, |c, x| {
-        let norm = log_sum_exp(c, x, &[axis])?;
-        c.minus(x, norm)
-    })
 }
 
 /// Along one axis; before version 13, along all axes from the given one on as if they were one.

@@ -1,12 +1,11 @@
 //! Losses of classifiers.
 
-use super::activation::log_softmax;
 use crate::import::onnx::ctx::{Ctx, Outputs};
 use crate::import::onnx::table::{Operator, op};
 use aic_ir::dtype::DType;
 use aic_ir::error::Result;
 use aic_ir::graph::ValueId;
-use aic_ir::op::GatherElements;
+use aic_ir::op::{GatherElements, LogSoftmax};
 use aic_ir::scalar::Scalar;
 use aic_ir::tensor::Tensor;
 use aic_ir::{bail, ensure};
@@ -28,7 +27,7 @@ fn softmax_cross_entropy_loss(c: &mut Ctx) -> Result<Outputs> {
     let x = c.input(0)?;
     ensure!(c.rank(x) >= 2, "the scores must have rank 2 or more, found {}", c.ty(x));
     let wide = c.widened(x)?;
-    let log_probabilities = log_softmax(c, wide, 1)?;
+    let log_probabilities = c.add(LogSoftmax { axis: 1 }, &[wide])?;
     let loss = loss(c, log_probabilities)?;
     let outputs = vec![c.cast(loss, c.dtype(x))?, c.cast(log_probabilities, c.dtype(x))?];
     Ok(outputs.into())

@@ -82,7 +82,7 @@ fn log_sum(c: &mut Ctx, x: ValueId, axes: &[usize]) -> Result<ValueId> {
 }
 
 /// `log(sum(exp(x - max))) + max`, with an infinite maximum taken to be 0, so that no difference of infinities arises.
-pub(super) fn log_sum_exp(c: &mut Ctx, x: ValueId, axes: &[usize]) -> Result<ValueId> {
+fn log_sum_exp(c: &mut Ctx, x: ValueId, axes: &[usize]) -> Result<ValueId> {
     in_floats(c, x, |c, x| {
         let max = c.reduce(ReduceOp::Max, x, axes, true)?;
         let infinite = c.apply(aic_ir::scalar::ScalarFn::IsInf, &[max])?;
