@@ -1,8 +1,8 @@
 //! Checks rules: both sides of a rule are evaluated by the interpreter on instances drawn from its examples.
 //!
-//! An instance gives every variable a type or value; a case gives every operand elements: moderate numbers, numbers of
-//! any exponent, and special values (NaN, infinities, zeros of both signs, denormal and extreme numbers). What must be
-//! equal depends on the class of the rule:
+//! An instance gives every variable a type or value, extents being numbers or names; a case gives numbers to names, and
+//! elements to operands: moderate numbers, numbers of any exponent, and special values (NaN, infinities, zeros of both
+//! signs, denormal and extreme numbers). What must be equal depends on the class of the rule:
 //!
 //! - exact: all bits, a NaN being equal to any other;
 //! - reassociating: within rounding errors at the scale of the largest intermediate result of either side, on cases in
@@ -11,6 +11,7 @@
 //! - approximate: the same with an error of a thousandth.
 
 use super::facts::{self, Facts};
+use super::instance::draw::Extents;
 use super::instance::{Instance, draw};
 use super::plan::{Plan, Step};
 use super::rule::{Binding, Example, Rule};
@@ -26,6 +27,11 @@ use std::fmt;
 
 /// How many cases share an instance.
 const CASES_PER_INSTANCE: usize = 40;
+/// How many of them share values of symbolic extents.
+const CASES_PER_EXTENTS: usize = 8;
+/// Every so many instances one has symbolic extents, where the example has any: guards and functions are given names,
+/// and what they conclude must be true of any extents.
+const SYMBOLIC: usize = 4;
 
 /// What a check found out.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -100,13 +106,19 @@ pub fn check(rule: &Rule, cases: usize, seed: u64) -> Result<Checked, Failure> {
     let mut done = Checked::default();
     let share = cases.div_ceil(examples.len().max(1));
     for &k in &examples {
-        let types = draw::element_types(rule, &rule.examples[k], &mut rng);
+        let example = &rule.examples[k];
+        let types = draw::element_types(rule, example, &mut rng);
         if types.is_empty() {
+            if let Some(instance) = draw::mistyped(rule, example, &mut rng) {
+                check_instance(rule, &instance, 1, &mut rng, &mut done)?;
+            }
             return Err(Failure::NeverApplies(k));
         }
         for n in 0..share.div_ceil(CASES_PER_INSTANCE) {
             let dtypes = &types[n % types.len()];
-            let Some(instance) = draw::instance(rule, &rule.examples[k], dtypes, &mut rng) else { continue };
+            let mut drawn = |extents| draw::instance(rule, example, dtypes, extents, &mut rng);
+            let symbolic = if n % SYMBOLIC == 0 { drawn(Extents::Symbolic) } else { None };
+            let Some(instance) = symbolic.or_else(|| drawn(Extents::Known)) else { continue };
             check_instance(rule, &instance, CASES_PER_INSTANCE.min(share), &mut rng, &mut done)?;
         }
     }
@@ -128,7 +140,7 @@ pub fn check_without(rule: &Rule, guard: usize, cases: usize, seed: u64) -> Resu
     {
         for types in draw::element_types(&bare, &example, &mut rng) {
             for _ in 0..cases.div_ceil(CASES_PER_INSTANCE) {
-                let instance = draw::instance(&bare, &example, &types, &mut rng);
+                let instance = draw::instance(&bare, &example, &types, Extents::Known, &mut rng);
                 if let Some(instance) = instance.filter(|i| !i.holds(&guard)) {
                     check_instance(&bare, &instance, CASES_PER_INSTANCE, &mut rng, &mut done)?;
                 }
@@ -160,6 +172,14 @@ fn check_instance(
     rng: &mut Rng,
     done: &mut Checked,
 ) -> Result<(), Failure> {
+    let mut extents = instance.extents(rng);
+    if !extents.is_empty() {
+        for _ in 0..cases.div_ceil(CASES_PER_EXTENTS) {
+            check_instance(rule, &instance.at(&extents), CASES_PER_EXTENTS.min(cases), rng, done)?;
+            extents = instance.extents(rng);
+        }
+        return Ok(());
+    }
     let (left, right) = (Program::of(&instance.left), Program::of(&instance.right));
     for _ in 0..cases {
         let values = instance.values(rule, rng);
@@ -190,7 +210,8 @@ pub fn graphs(rule: &Rule, seed: u64) -> Vec<Graph> {
     let mut found = Vec::new();
     for example in rule.examples.iter().filter(|e| e.applies) {
         for types in draw::element_types(rule, example, &mut rng) {
-            let graph = draw::instance(rule, example, &types, &mut rng).and_then(|i| graph(&i));
+            let instance = draw::instance(rule, example, &types, Extents::Known, &mut rng);
+            let graph = instance.and_then(|i| graph(&i));
             found.extend(graph);
         }
     }

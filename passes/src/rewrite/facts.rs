@@ -3,7 +3,7 @@
 use super::lang::{Attribute, EGraph, ENode, Keyword, SMALL};
 use crate::graph::{self, mentions_symbols};
 use crate::runner::Numerics;
-use aic_ir::dim::Dim;
+use aic_ir::dim::{Dim, Sym};
 use aic_ir::error::Result;
 use aic_ir::op::{AttrValue, Op};
 use aic_ir::scalar::Scalar;
@@ -100,6 +100,17 @@ impl Facts {
         }
     }
 
+    /// The same with symbols replaced.
+    pub fn subst(&self, value: &dyn Fn(&Sym) -> Option<Dim>) -> Facts {
+        let kind = match &self.kind {
+            Kind::Tensor(ty) => Kind::Tensor(ty.subst(value)),
+            Kind::Tuple(types) => Kind::Tuple(types.iter().map(|ty| ty.subst(value)).collect()),
+            Kind::Attr(a) => Kind::Attr(Attribute::new(with_dims(a.value(), &mut |d| d.subst(value)))),
+            Kind::Ill => Kind::Ill,
+        };
+        Facts { kind, ..self.clone() }
+    }
+
     /// The type, if it is a tensor.
     pub fn ty(&self) -> Option<&Type> {
         match &self.kind {
@@ -129,6 +140,15 @@ impl Facts {
     /// The one value of all elements, if it is a constant that has such a value.
     pub fn splat(&self) -> Option<Scalar> {
         self.uniform
+    }
+}
+
+/// An attribute with other dims.
+pub(super) fn with_dims(value: &AttrValue, dim: &mut dyn FnMut(&Dim) -> Dim) -> AttrValue {
+    match value {
+        AttrValue::Dim(d) => AttrValue::Dim(dim(d)),
+        AttrValue::List(items) => AttrValue::List(items.iter().map(|v| with_dims(v, dim)).collect()),
+        other => other.clone(),
     }
 }
 

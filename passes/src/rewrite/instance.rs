@@ -1,6 +1,6 @@
 //! Random instances of rules, for the rule checker: types and attributes first, then elements.
 
-use super::facts::Facts;
+use super::facts::{Facts, with_dims};
 use super::lang::Attribute;
 use super::plan::{self, Plan};
 use super::rule::{Binding, Condition, Domain, ElementType, Example, Rule};
@@ -13,7 +13,8 @@ use aic_ir::scalar::Scalar;
 use aic_ir::tensor::Tensor;
 use aic_ir::types::Type;
 use egg::Var;
-use std::collections::BTreeMap;
+use std::cell::RefCell;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// Types for the names of element types in an example.
 pub type ElementTypes = BTreeMap<String, DType>;
@@ -52,6 +53,29 @@ impl Instance {
         self.variables.iter().filter_map(operand).collect()
     }
 
+    /// The instance for these values of its symbols.
+    pub fn at(&self, extents: &BTreeMap<Sym, i64>) -> Instance {
+        let value = |s: &Sym| extents.get(s).map(|&n| n.into());
+        let variable = |v: &Variable| Variable { facts: v.facts.subst(&value), ..v.clone() };
+        Instance {
+            left: self.left.subst(&value),
+            right: self.right.subst(&value),
+            variables: self.variables.iter().map(variable).collect(),
+        }
+    }
+
+    /// Values for the symbols in the extents of operands and in attributes; none for an instance of known extents.
+    pub fn extents(&self, rng: &mut Rng) -> BTreeMap<Sym, i64> {
+        let symbols = RefCell::new(BTreeSet::new());
+        for v in &self.variables {
+            v.facts.subst(&|s| {
+                symbols.borrow_mut().insert(s.clone());
+                None
+            });
+        }
+        symbols.into_inner().into_iter().map(|s| (s, draw::extent(rng))).collect()
+    }
+
     /// The value of a variable that is a constant.
     pub fn constant(&self, var: Var) -> Option<&Tensor> {
         self.variables.iter().find(|v| v.var == var)?.value.as_ref()
@@ -83,18 +107,45 @@ pub mod draw {
 
     /// The element types with which an example has instances.
     pub fn element_types(rule: &Rule, example: &Example, rng: &mut Rng) -> Vec<ElementTypes> {
-        let fits = |types: &ElementTypes| instance(rule, example, types, &mut rng.clone()).is_some();
+        let fits =
+            |types: &ElementTypes| instance(rule, example, types, Extents::Known, &mut rng.clone()).is_some();
         let found: Vec<ElementTypes> = assignments(example).into_iter().filter(fits).collect();
         rng.next_u64();
         found
     }
 
+    /// What the extents of an instance are.
+    #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+    pub enum Extents {
+        /// Numbers.
+        Known,
+        /// The example's names, but for those in the extents of constants.
+        Symbolic,
+    }
+
     /// An instance, if one is found.
-    pub fn instance(rule: &Rule, example: &Example, types: &ElementTypes, rng: &mut Rng) -> Option<Instance> {
+    pub fn instance(
+        rule: &Rule,
+        example: &Example,
+        types: &ElementTypes,
+        extents: Extents,
+        rng: &mut Rng,
+    ) -> Option<Instance> {
         (0..TRIES).find_map(|_| {
-            let variables = variables(rule, example, types, rng)?;
+            let variables = variables(rule, example, types, extents, rng)?;
             let (left, right) = sides(rule, &variables)?;
-            Some(Instance { left, right: right?, variables })
+            let right = right.filter(|r| has_type_of(r, &left))?;
+            Some(Instance { left, right, variables })
+        })
+    }
+
+    /// An instance whose sides differ in type, so that the rule doesn't apply to it.
+    pub fn mistyped(rule: &Rule, example: &Example, rng: &mut Rng) -> Option<Instance> {
+        assignments(example).iter().find_map(|types| {
+            let variables = variables(rule, example, types, Extents::Known, rng)?;
+            let (left, right) = sides(rule, &variables)?;
+            let right = right.filter(|r| !has_type_of(r, &left))?;
+            Some(Instance { left, right, variables })
         })
     }
 
@@ -103,10 +154,10 @@ pub mod draw {
         let mut seen = false;
         for types in assignments(example) {
             for _ in 0..TRIES {
-                let Some(variables) = variables(rule, example, &types, rng) else { continue };
+                let Some(variables) = variables(rule, example, &types, Extents::Known, rng) else { continue };
                 match sides(rule, &variables) {
-                    Some((_, Some(_))) => return false,
-                    Some((_, None)) => seen = true,
+                    Some((left, Some(right))) if has_type_of(&right, &left) => return false,
+                    Some(_) => seen = true,
                     None => {}
                 }
             }
@@ -114,7 +165,7 @@ pub mod draw {
         seen
     }
 
-    /// The left side, and the right side if the rule applies.
+    /// The left side, and the right side if the guards hold.
     fn sides(rule: &Rule, variables: &[Variable]) -> Option<(Plan, Option<Plan>)> {
         let facts = |v: Var| variables.iter().find(|x| x.var == v).map(|x| x.facts.clone());
         let numerics = Numerics::Fast;
@@ -122,11 +173,27 @@ pub mod draw {
         if !plan::guards_hold(&rule.guards, &facts, numerics) {
             return Some((left, None));
         }
-        let right = Plan::of(&rule.rhs, &facts, numerics).filter(|right| {
-            let types = [&left, right].map(|p| p.root().and_then(Facts::ty).cloned());
-            types[0].is_some() && types[0] == types[1]
-        });
+        let right = Plan::of(&rule.rhs, &facts, numerics);
         Some((left, right))
+    }
+
+    fn has_type_of(right: &Plan, left: &Plan) -> bool {
+        let ty = |p: &Plan| p.root().and_then(Facts::ty).cloned();
+        ty(left).is_some() && ty(left) == ty(right)
+    }
+
+    /// A small extent.
+    pub fn extent(rng: &mut Rng) -> i64 {
+        rng.pick(&[0, 1, 1, 2, 2, 2, 3, 3, 4, 5])
+    }
+
+    /// The names in the extents of constants.
+    fn in_constants(example: &Example) -> BTreeSet<Sym> {
+        let extents = example.variables.iter().filter_map(|(_, binding)| match binding {
+            Binding::Tensor { dims, is_const: true, .. } => Some(dims),
+            _ => None,
+        });
+        extents.flatten().flat_map(Dim::symbols).collect()
     }
 
     fn assignments(example: &Example) -> Vec<ElementTypes> {
@@ -151,20 +218,22 @@ pub mod draw {
         rule: &Rule,
         example: &Example,
         types: &ElementTypes,
+        extents: Extents,
         rng: &mut Rng,
     ) -> Option<Vec<Variable>> {
-        let mut extents: BTreeMap<Sym, i64> = BTreeMap::new();
+        let constants = in_constants(example);
+        let mut drawn: BTreeMap<Sym, i64> = BTreeMap::new();
         let mut known = |d: &Dim, rng: &mut Rng| {
-            for s in d.symbols() {
-                extents.entry(s).or_insert_with(|| rng.pick(&[0, 1, 1, 2, 2, 2, 3, 3, 4, 5]));
+            for s in d.symbols().into_iter().filter(|s| extents == Extents::Known || constants.contains(s)) {
+                drawn.entry(s).or_insert_with(|| extent(rng));
             }
-            d.subst(&|s| extents.get(s).map(|&n| n.into()))
+            d.subst(&|s| drawn.get(s).map(|&n| n.into()))
         };
         let mut found = Vec::new();
         for (var, binding) in &example.variables {
             found.push(match binding {
                 Binding::Attr(value) => {
-                    let value = concrete(&attribute(rule, *var, value)?, &mut |d| known(d, rng));
+                    let value = with_dims(&attribute(rule, *var, value)?, &mut |d| known(d, rng));
                     let facts = Facts::attr(Attribute::new(value));
                     Variable { var: *var, domain: Domain::Any, facts, value: None }
                 }
@@ -203,14 +272,6 @@ pub mod draw {
             None => elements(ty, domain, Mode::Moderate, rng)?,
         };
         Some(Some(value))
-    }
-
-    fn concrete(value: &AttrValue, known: &mut dyn FnMut(&Dim) -> Dim) -> AttrValue {
-        match value {
-            AttrValue::Dim(d) => AttrValue::Dim(known(d)),
-            AttrValue::List(items) => AttrValue::List(items.iter().map(|v| concrete(v, known)).collect()),
-            other => other.clone(),
-        }
     }
 
     /// An attribute as the operator on the left side has it whose attribute the variable is.

@@ -5,6 +5,7 @@ use super::facts::{self, Facts};
 use super::lang::{Attribute, Constant, EGraph, ENode, Keyword};
 use super::term::Term;
 use crate::runner::Numerics;
+use aic_ir::dim::{Dim, Sym};
 use aic_ir::scalar::Scalar;
 use aic_ir::tensor::Tensor;
 use egg::{ENodeOrVar, Id, PatternAst, Subst, Var};
@@ -39,6 +40,16 @@ impl Plan {
         let mut plan = Plan::default();
         plan.add(term, &Environment { variable, numerics })?;
         Some(plan)
+    }
+
+    /// The instance with symbols replaced.
+    pub fn subst(&self, value: &dyn Fn(&Sym) -> Option<Dim>) -> Plan {
+        let facts: Vec<Facts> = self.facts.iter().map(|f| f.subst(value)).collect();
+        let step = |(step, facts): (&Step, &Facts)| match (step, &facts.kind) {
+            (Step::Attr(_), facts::Kind::Attr(a)) => Step::Attr(a.clone()),
+            _ => step.clone(),
+        };
+        Plan { steps: self.steps.iter().zip(&facts).map(step).collect(), facts }
     }
 
     /// What is known of the whole.
