@@ -327,6 +327,27 @@ fn with_rule(line: &str) -> Finding {
     finding
 }
 
+/// The rule applies to what five nodes are recognised as, which is one.
+#[test]
+fn a_wrong_rule_on_what_others_make() {
+    let rules = vec![RuleText {
+        name: "wrong.rules".into(),
+        text: "no-gelu exact (activation ?x ?f) => ?x\n    ?x: f32[a]  ?f = gelu".into(),
+    }];
+    let graph = text::parse_graph(
+        "graph(%0 \"x\": f32[4,8]) -> f32[4,8] {
+           %1 = const f32[] [1.4142135] %2 = const f32[] [1.0] %3 = const f32[] [0.5]
+           %4 = tanh %0 %5 = div %4 %1 %6 = erf %5 %7 = add %6 %2 %8 = mul %4 %7 %9 = mul %8 %3
+           return %9
+         }",
+    );
+    let options = Options { rules, ..Options::default() };
+    let all = passes(pipeline::LEVELS[2]);
+    let finding = small(found_with(&graph.unwrap(), &all, &pipeline::lower, options));
+    assert_eq!((&*finding.pass, &finding.rewrites[..]), ("rewrite", &["rule no-gelu".to_owned()][..]));
+    assert_eq!(finding.n_nodes, 1, "{}", finding.graph);
+}
+
 #[test]
 fn a_rule_that_is_wrong() {
     let finding = with_rule("tanh-abs exact (tanh (neg ?x)) => (neg ?x)\n    ?x: T[a,b]\n");

@@ -22,6 +22,7 @@ use aic_ir::graph::Graph;
 use aic_ir::op::Op;
 use aic_ir::tensor::Tensor;
 use aic_passes::runner;
+use cut::Cut;
 use probe::{Probe, Stage};
 
 /// What makes an answer wrong.
@@ -57,6 +58,7 @@ pub fn bisect(
     let (before, inputs) = concrete(&probe, before, inputs);
     let cut = shrink::graph(&probe, before, inputs, tell)?;
     let cut = shrink::group(&probe, cut, tell)?;
+    let cut = past_innocent_rules(&probe, cut, tell)?;
     let Some(comparison) = probe.wrong(&cut.0, &cut.1) else { return Ok(None) };
     let rewrites = rewrite::guilty(&probe, &cut.0, &cut.1);
     let rewrites = match rewrites.is_empty() {
@@ -72,6 +74,19 @@ pub fn bisect(
         comparison,
         n_nodes,
     }))
+}
+
+/// Where a wrong rule applies only to what other rules make, the graph that these make: as long as that is smaller.
+fn past_innocent_rules(probe: &Probe<'_>, cut: Cut, tell: &mut dyn FnMut(&str)) -> Result<Cut> {
+    let mut smallest = cut;
+    while let Some((graph, inputs)) = rewrite::past_innocent(probe, &smallest.0, &smallest.1) {
+        let next = shrink::graph(probe, graph, inputs, tell)?;
+        if n_nodes(&next.0) >= n_nodes(&smallest.0) {
+            break;
+        }
+        smallest = next;
+    }
+    Ok(smallest)
 }
 
 /// The stage that makes the answer wrong, what it is given, and the inputs.

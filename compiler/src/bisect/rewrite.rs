@@ -1,15 +1,16 @@
 //! Which rewrites of a pass make a graph wrong.
 //!
 //! Of rules: the fewest that make it wrong with all others left out. An innocent rule alone never does; one that is
-//! only needed for a wrong one to apply, or for its result to be chosen, stands beside it. Of what passes do without
-//! rules: the rewrite with which fuel turns right into wrong.
+//! only needed for a wrong one to apply, or for its result to be chosen, stands beside it, unless what it makes is a
+//! graph that the other one spoils. Of what passes do without rules: the rewrite with which fuel turns right into wrong.
 
+use super::cut::Cut;
 use super::probe::{Probe, Stage};
 use super::shrink::minimal;
 use aic_ir::graph::Graph;
 use aic_ir::tensor::Tensor;
 use aic_passes::rewrite::{rule, rules};
-use aic_passes::runner::Context;
+use aic_passes::runner::{self, Context};
 use std::collections::BTreeSet;
 
 /// The rewrites that make the graph wrong; empty where the pass counts none.
@@ -35,6 +36,24 @@ fn fewest_rules(probe: &Probe<'_>, graph: &Graph, inputs: &[Tensor]) -> Option<V
     };
     let matter = !all.is_empty() && is_wrong_with(&all) && !is_wrong_with(&[]);
     matter.then(|| minimal(all.clone(), &is_wrong_with))
+}
+
+/// What the pass makes of a graph by all but one of the rules at fault, where that is right and is still made wrong.
+pub fn past_innocent(probe: &Probe<'_>, graph: &Graph, inputs: &[Tensor]) -> Option<Cut> {
+    let Stage::Pass(pass, _) = &probe.stage else { return None };
+    let rules = fewest_rules(probe, graph, inputs).filter(|rules| rules.len() > 1)?;
+    let all = names(probe);
+    rules.iter().find_map(|suspect| {
+        let is_kept = |name: &String| name != suspect && rules.contains(name);
+        let without = all.iter().filter(|name| !is_kept(name)).cloned().collect();
+        let mut cx = Context { without, ..probe.context().ok()? };
+        if probe.wrong_in(graph, inputs, &mut cx.clone()).is_some() {
+            return None;
+        }
+        let after = runner::run_watched(graph.clone(), &[pass], &mut cx, true, &mut |_| {}).ok()?;
+        let spoiled = after != *graph && probe.wrong(&after, inputs).is_some();
+        spoiled.then(|| (after, inputs.to_vec()))
+    })
 }
 
 /// All rules, built in and added.
