@@ -35,7 +35,8 @@ pub const PASSES: &[Pass] = &[
     Pass { name: "fuse", help: "group nodes that one kernel computes", run: fuse::run },
 ];
 
-/// What `-O0` to `-O3` run, in this order.
+/// What `-O0` to `-O3` run, in this order. The last two differ in how far the rewriter goes
+/// ([`rewrite::saturate::Limits::of_level`]).
 pub const LEVELS: [&[&str]; 4] = [
     &["dce"],
     &["canonicalize", "fold", "dce"],

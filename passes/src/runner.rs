@@ -3,8 +3,10 @@
 //! A pass that fails, leaves a graph that doesn't verify, or panics is a bug of the compiler, whatever the graph. It
 //! ends in a [`Failure`], which holds all that is needed to see it again.
 
+use crate::fuse::Duplication;
 use crate::pipeline::{Options, Pass, passes};
 use crate::rewrite::certificate::Certified;
+use crate::rewrite::saturate::Limits;
 use crate::rewrite::stats::Stats;
 use aic_ir::ensure;
 use aic_ir::error::{Error, Result};
@@ -49,6 +51,10 @@ pub struct Context {
     pub rules: Vec<RuleText>,
     /// Rules, by name, that are left out.
     pub without: Vec<String>,
+    /// How far the rewriter goes.
+    pub limits: Limits,
+    /// What fusion does with maps that several kernels read.
+    pub duplication: Duplication,
     /// Rewrites that may still be applied; `None` for no limit.
     pub fuel: Option<u64>,
     /// Rewrites applied so far.
@@ -71,6 +77,8 @@ impl Context {
             numerics: options.numerics,
             rules: options.rules.clone(),
             without: options.without.clone(),
+            limits: Limits::of_level(options.level),
+            duplication: Duplication::default(),
             fuel: options.fuel,
             spent: 0,
             last: None,

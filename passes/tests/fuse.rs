@@ -85,6 +85,47 @@ fn combinations_of_kinds() {
     }
 }
 
+/// Likewise by the kinds of DNNFusion (Niu et al., arXiv 2108.13342): one-to-one, one-to-many, many-to-many, reorganise,
+/// shuffle. A reshape by itself is no kernel.
+#[test]
+fn combinations_of_mappings() {
+    let operators = ["tanh", "expand", "matmul", "reshape", "transpose"];
+    let expected = [[1, 1, 2, 1, 1], [1, 1, 2, 1, 1], [1, 1, 2, 1, 1], [1, 1, 1, 0, 1], [1, 1, 1, 1, 1]];
+    // The operator on a value of these extents, and the extents of its result.
+    let apply = |op: &str, from: [usize; 3]| -> (String, [usize; 3]) {
+        let [a, b, c] = from;
+        match op {
+            "expand" => (format!("expand V {{shape=[4,{b},{c}]}}"), [4, b, c]),
+            "matmul" => (format!("matmul V %w{c}"), [a, b, 16]),
+            "reshape" => (format!("reshape V {{shape=[{a},{c},{b}]}}"), [a, c, b]),
+            "transpose" => ("transpose V {perm=[0,2,1]}".into(), [a, c, b]),
+            _ => (format!("{op} V"), from),
+        }
+    };
+    for (first, row) in operators.iter().zip(expected) {
+        for (second, n) in operators.iter().zip(row) {
+            let start = if *second == "expand" && *first != "expand" { [1, 24, 16] } else { [4, 24, 16] };
+            let start = if *first == "expand" { [1, 24, 16] } else { start };
+            let (a, between) = apply(first, start);
+            let (b, to) = apply(second, between);
+            let dims = |d: [usize; 3]| format!("f32[{},{},{}]", d[0], d[1], d[2]);
+            let text = format!(
+                "graph(%0: {}, %1: f32[16,16], %2: f32[24,16]) -> (%4: {}) {{
+                   %3 = {}
+                   %4 = {}
+                   return %4
+                 }}",
+                dims(start),
+                dims(to),
+                a.replace('V', "%0"),
+                b.replace('V', "%3"),
+            );
+            let found = groups(&fused(&text.replace("%w16", "%1").replace("%w24", "%2")));
+            assert_eq!(found.len(), n, "{first}, {second}: {found:?}");
+        }
+    }
+}
+
 #[test]
 fn groups_have_a_size() {
     let (n, mut text) = (600, String::new());

@@ -127,7 +127,7 @@ fn default_backend() -> &'static str {
 /// How to optimise.
 #[derive(clap::Args)]
 pub struct OptimiseArgs {
-    /// How much to optimise: 0 is one kernel per operator, 2 the default, 3 all there is
+    /// How much to optimise: 0 is one kernel per operator, 2 the default, 3 lets rewriting go further
     #[arg(short = 'O', value_name = "LEVEL", value_parser = clap::value_parser!(u8).range(0..=3))]
     level: Option<u8>,
     /// What rewriting may do to the bits of the results

@@ -11,7 +11,9 @@ use aic_backends::CpuOptions;
 use aic_ir::error::{Error, Result};
 use aic_ir::graph::Graph;
 use aic_ir::target::Target;
+use aic_passes::fuse::Duplication;
 use aic_passes::pipeline::{self, LEVELS, PASSES};
+use aic_passes::rewrite::saturate::Limits;
 use aic_passes::runner::{self, Context};
 use std::path::{Path, PathBuf};
 
@@ -59,6 +61,9 @@ pub struct Args {
     stop_after: Option<String>,
     #[command(flatten)]
     dump: Dump,
+    /// What fuse does with a map that several kernels read
+    #[arg(long, value_enum, value_name = "WHEN", default_value_t = DuplicateArg::Cheapest)]
+    duplicate: DuplicateArg,
     /// Tell how long each pass took
     #[arg(long)]
     time_passes: bool,
@@ -78,6 +83,27 @@ pub struct Args {
     /// With --summary: list the kernels after the passes
     #[arg(long, requires = "summary")]
     per_kernel: bool,
+}
+
+/// Choices of fusion.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+enum DuplicateArg {
+    /// Whichever of the other two costs less
+    Cheapest,
+    /// Compute it in each of them
+    Always,
+    /// Compute it once, and store it
+    Never,
+}
+
+impl From<DuplicateArg> for Duplication {
+    fn from(arg: DuplicateArg) -> Duplication {
+        match arg {
+            DuplicateArg::Cheapest => Duplication::Cheapest,
+            DuplicateArg::Always => Duplication::Always,
+            DuplicateArg::Never => Duplication::Never,
+        }
+    }
 }
 
 /// Prints the graph, the list of passes, or the summary.
@@ -111,7 +137,10 @@ fn list(level: Option<usize>) -> Result<()> {
         return print::stdout(&pipeline::level(level)?.join(","));
     }
     let passes = PASSES.iter().map(|p| vec![p.name.to_owned(), p.help.to_owned()]);
-    let levels = LEVELS.iter().enumerate().map(|(k, names)| vec![format!("-O{k}"), names.join(",")]);
+    let levels = LEVELS.iter().enumerate().map(|(k, names)| {
+        let limits = names.contains(&"rewrite").then(|| format!("; rewrite: {}", Limits::of_level(k)));
+        vec![format!("-O{k}"), names.join(",") + &limits.unwrap_or_default()]
+    });
     print::stdout(&print::table(&passes.chain(levels).collect::<Vec<_>>()))
 }
 
@@ -133,6 +162,7 @@ fn optimise(graph: Graph, args: &Args, options: &driver::Options) -> Result<Grap
     let mut watcher = args.dump.watcher(&names, args.time_passes)?;
     let mut cx = Context::new(&options.pipeline_for(Target::x86_avx2()));
     cx.certify = args.certificate.is_some();
+    cx.duplication = args.duplicate.into();
     let imported = graph.clone();
     let result = runner::run_watched(graph, &passes, &mut cx, true, &mut |event| watcher.tell(&event));
     watcher.finish()?;

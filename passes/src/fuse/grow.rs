@@ -11,6 +11,7 @@
 //! Every step asks the scheduler: a group that isn't one kernel (or, with an operator that isn't one by itself, has
 //! more kernels than that) doesn't come about, nor does one that depends on itself.
 
+use super::Duplication;
 use super::cost;
 use super::flow::Flow;
 use super::group::{self, Body, Kernels, Set};
@@ -165,8 +166,19 @@ impl<'a> Groups<'a> {
             let is_free = c.is_some_and(|c| c.stages.iter().all(|s| compose::cost(&s.value) == 0));
             is_free || !cost::pays_alone(&body.graph, readers.len(), &self.cx.target)
         };
-        let keeps = || cost::choose(&body.graph, readers.len(), &self.cx.target) == cost::Choice::Keep;
-        let recomputes = !is_output && stays_cheap();
+        let keeps = || match self.cx.duplication {
+            Duplication::Cheapest => {
+                cost::choose(&body.graph, readers.len(), &self.cx.target) == cost::Choice::Keep
+            }
+            Duplication::Always => false,
+            Duplication::Never => true,
+        };
+        let recomputes = !is_output
+            && match self.cx.duplication {
+                Duplication::Cheapest => stays_cheap(),
+                Duplication::Always => true,
+                Duplication::Never => false,
+            };
         if recomputes && !keeps() && self.recompute(id, &readers) {
             return;
         }

@@ -21,6 +21,18 @@ mod rebuild;
 
 pub use kind::{Kind, kind};
 
+/// What becomes of a map that several kernels read.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Duplication {
+    /// Whichever of the two costs less.
+    #[default]
+    Cheapest,
+    /// It is computed in each of them, where they have a place for it.
+    Always,
+    /// It is computed once, and stored.
+    Never,
+}
+
 use crate::runner::Context;
 use aic_ir::error::Result;
 use aic_ir::graph::Graph;

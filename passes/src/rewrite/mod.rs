@@ -50,7 +50,8 @@ pub fn run(g: &Graph, cx: &mut Context) -> Result<Graph> {
     let without = cx.without.clone();
     let admitted = |r: &&Rule| is_admitted(r, cx.numerics) && !without.contains(&r.name);
     let rules: Vec<&Rule> = rules::all()?.iter().chain(&added).filter(admitted).collect();
-    with_rules(g, &rules, &Limits::default(), cx)
+    let limits = cx.limits;
+    with_rules(g, &rules, &limits, cx)
 }
 
 /// Whether a class of numerics admits a rule.

@@ -12,6 +12,7 @@ use super::search::{Lefts, Search};
 use crate::runner::Numerics;
 use egg::{Id, Language, PatternAst, Subst, Var};
 use std::collections::BTreeMap;
+use std::fmt;
 
 /// Limits of a saturation.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -27,6 +28,23 @@ pub struct Limits {
 impl Default for Limits {
     fn default() -> Limits {
         Limits { nodes: 10_000, rounds: 12, matches: 1_000 }
+    }
+}
+
+impl Limits {
+    /// Those of a level of optimisation: the highest one goes four times as far.
+    pub fn of_level(level: usize) -> Limits {
+        let Limits { nodes, rounds, matches } = Limits::default();
+        match level {
+            3.. => Limits { nodes: 4 * nodes, rounds: 4 * rounds, matches: 4 * matches },
+            _ => Limits::default(),
+        }
+    }
+}
+
+impl fmt::Display for Limits {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "up to {} e-nodes and {} rounds in a region", self.nodes, self.rounds)
     }
 }
 
