@@ -38,7 +38,7 @@ functions! {
     start_minus, start_at, one_of, unit_steps, gathered, sum_along, padded, axes_merged, axes_before,
     reduced, axes_before_perm, perm_of_rest, only, per_filter, grouped_filters, grouped_channels,
     filter_axes, per_output, as_column, as_row, row_for, first_two, points, window_pads, followed_by,
-    with_last, last_axis, last_as_one, last_start, last_size, last_step, first_start, first_size, first_step, starts_before, sizes_before, steps_before, doubled,
+    with_last, last_axis, last_as_one, n_rows, rows_axis, one_row, last_start, last_size, last_step, first_start, first_size, first_step, starts_before, sizes_before, steps_before, doubled,
 }
 
 /// The function with this name.
@@ -507,6 +507,23 @@ fn with_last(x: &[&Facts]) -> Option<Facts> {
 fn last_as_one(x: &[&Facts]) -> Option<Facts> {
     let mut dims = extents(x.first()?)?;
     *dims.last_mut()? = 1.into();
+    attr(dims)
+}
+
+/// `(@n_rows ?v)`: the last extent but one.
+fn n_rows(x: &[&Facts]) -> Option<Facts> {
+    attr(x.first()?.dims()?.iter().rev().nth(1)?.clone())
+}
+
+/// `(@rows_axis ?v)`: the list of the last axis but one.
+fn rows_axis(x: &[&Facts]) -> Option<Facts> {
+    attr(vec![x.first()?.dims()?.len().checked_sub(2)?])
+}
+
+/// `(@one_row ?v)`: the extents with 1 as the last but one.
+fn one_row(x: &[&Facts]) -> Option<Facts> {
+    let mut dims = extents(x.first()?)?;
+    *dims.iter_mut().rev().nth(1)? = 1.into();
     attr(dims)
 }
 

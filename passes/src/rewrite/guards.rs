@@ -39,13 +39,13 @@ macro_rules! guards {
 }
 
 guards! {
-    is, whole_along, float, int, signed, nonneg, positive, finite, between, le, power_of_two, has_reciprocal, uniform,
-    several, scalar, many, one_element, same_type, same_dims, narrower, holds_all, keeps_low_bits,
+    is, whole_along, float, single, int, signed, nonneg, positive, finite, between, le, power_of_two, has_reciprocal, uniform,
+    differ, several, scalar, many, one_element, same_type, same_dims, narrower, holds_all, keeps_low_bits,
     exact_scale, zero_point, covers, softplus_threshold, zeros, ones, identity, keeps_order, has_one,
     swapped_matrices, inside, ends_before, starts_after, adjacent, index_of, adds_up, last_axis_only,
     same_last, splits_first, order_free, combines, differs_by_ones, swaps_last, is_matrix, one_point,
     per_channel, per_input_channel, per_column, spatial_pads, neutral, kept, trailing, count, last,
-    cuts_only, causal_mask, copies_heads, halves, neighbours, stacks,
+    cuts_only, causal_mask, causal_positions, causal_ranges, copies_heads, halves, neighbours, stacks,
 }
 
 /// The guard with this name.
@@ -74,6 +74,11 @@ fn all_types(x: &[&Facts], f: impl Fn(DType) -> bool) -> bool {
 /// `float(?x)`: of a float type.
 fn float(x: &[&Facts]) -> bool {
     all_types(x, DType::is_float)
+}
+
+/// `single(?x)`: of the type `f32`.
+fn single(x: &[&Facts]) -> bool {
+    all_types(x, |t| t == DType::F32)
 }
 
 /// `int(?x)`: of an integer type.
@@ -147,6 +152,13 @@ fn has_reciprocal(x: &[&Facts]) -> bool {
 /// `uniform(?c)`: a small constant all of whose elements are equal.
 fn uniform(x: &[&Facts]) -> bool {
     x.iter().all(|c| c.splat().is_some())
+}
+
+/// `differ(?a, ?b)`: uniform constants of different numbers.
+fn differ(x: &[&Facts]) -> bool {
+    let [a, b] = x else { return false };
+    let (Some(a), Some(b)) = (a.splat(), b.splat()) else { return false };
+    a.as_f64() < b.as_f64() || a.as_f64() > b.as_f64()
 }
 
 /// `several(?c)`: of a rank above 0.
@@ -532,15 +544,32 @@ fn last(x: &[&Facts]) -> bool {
     arg::<usize>(axis).zip(x.dims()).is_some_and(|(axis, dims)| axis + 1 == dims.len())
 }
 
+/// The numbers of queries and of keys.
+fn n_rows(q: &Facts, k: &Facts) -> Option<[Dim; 2]> {
+    let of = |x: &Facts| x.dims()?.iter().rev().nth(1).cloned();
+    Some([of(q)?, of(k)?])
+}
+
 /// `causal_mask(?m, ?q, ?k)`: adds 0 where key `j` is at most `i + t - s` for query `i`, else minus infinity.
 fn causal_mask(x: &[&Facts]) -> bool {
     let [m, q, k] = x else { return false };
-    let sizes = || {
-        let of = |x: &Facts| x.dims()?.iter().rev().nth(1).cloned();
-        Some([of(q)?, of(k)?])
-    };
-    let fits = |dims: &[Dim]| sizes().is_some_and(|s| dims.ends_with(&s));
+    let fits = |dims: &[Dim]| n_rows(q, k).is_some_and(|n| dims.ends_with(&n));
     m.is_causal && m.dims().is_some_and(fits)
+}
+
+/// `causal_positions(?extents, ?b, ?a, ?q, ?k)`: of extents for as many queries as keys, `?b` is the axis of the keys,
+/// `?a` that of the queries.
+fn causal_positions(x: &[&Facts]) -> bool {
+    let [s, b, a, q, k] = x else { return false };
+    let (Some(s), Some(b), Some(a)) = (extents(s), arg::<usize>(b), arg::<usize>(a)) else { return false };
+    a + 1 == b && b + 1 == s.len() && n_rows(q, k).is_some_and(|n| n[0] == n[1] && s.ends_with(&n))
+}
+
+/// `causal_ranges(?s, ?t, ?q, ?k)`: the extents `[n]` and `[n, 1]` for `n` queries and as many keys.
+fn causal_ranges(x: &[&Facts]) -> bool {
+    let [s, t, q, k] = x else { return false };
+    let (Some(s), Some(t), Some([n, m])) = (extents(s), extents(t), n_rows(q, k)) else { return false };
+    n == m && s == [n.clone()] && t == [n, 1.into()]
 }
 
 /// `copies_heads(?k, ?s, ?t, ?u)`: `?k[.., g, t, d]` through the extents `[.., g, 1, t, d]`, `[.., g, r, t, d]` and
