@@ -162,8 +162,7 @@ fn scalar_operations(f: ScalarFn) -> f64 {
     match f {
         Div | Sqrt | Mod | Rem => 6.0,
         Exp | Log | Sigmoid | Tanh | Erf | Softplus => 16.0,
-        // The C library's, lane by lane.
-        Sin | Cos | Tan | Asin | Acos | Atan | Sinh | Cosh | Asinh | Acosh | Atanh | Pow => 300.0,
+        Sin | Cos | Tan | Asin | Acos | Atan | Sinh | Cosh | Asinh | Acosh | Atanh | Pow => 24.0,
         _ => 1.0,
     }
 }

@@ -39,7 +39,7 @@ macro_rules! guards {
 }
 
 guards! {
-    is, whole_along, float, single, int, signed, nonneg, positive, finite, between, le, power_of_two, has_reciprocal, uniform,
+    is, whole_along, float, int, signed, nonneg, positive, finite, between, le, power_of_two, has_reciprocal, uniform,
     differ, several, scalar, many, one_element, same_type, same_dims, narrower, holds_all, keeps_low_bits,
     exact_scale, zero_point, covers, softplus_threshold, zeros, ones, identity, keeps_order, has_one,
     swapped_matrices, inside, ends_before, starts_after, adjacent, index_of, adds_up, last_axis_only,
@@ -74,11 +74,6 @@ fn all_types(x: &[&Facts], f: impl Fn(DType) -> bool) -> bool {
 /// `float(?x)`: of a float type.
 fn float(x: &[&Facts]) -> bool {
     all_types(x, DType::is_float)
-}
-
-/// `single(?x)`: of the type `f32`.
-fn single(x: &[&Facts]) -> bool {
-    all_types(x, |t| t == DType::F32)
 }
 
 /// `int(?x)`: of an integer type.
