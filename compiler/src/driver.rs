@@ -321,8 +321,16 @@ impl Options {
 /// # Errors
 /// A pass fails, which leaves a [`reproducer`]; lowering counts as one.
 pub fn lower(graph: Graph, options: &Options) -> Result<Program> {
+    lower_for(graph, options, target(&options.cpu)?)
+}
+
+/// As [`lower`], for a given machine.
+///
+/// # Errors
+/// As there.
+pub fn lower_for(graph: Graph, options: &Options, target: Target) -> Result<Program> {
     let passes = pipeline::passes(pipeline::level(options.level)?)?;
-    let program = pipeline::compile_with(graph, &passes, &options.pipeline()?);
+    let program = pipeline::compile_with(graph, &passes, &options.pipeline_for(target));
     program.map_err(|failure| reproducer::leave(*failure, &passes, options))
 }
 

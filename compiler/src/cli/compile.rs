@@ -6,8 +6,8 @@ use aic::driver::{self, Source};
 use aic::graph_file;
 use aic::import::file;
 use aic::import::onnx::ImportOptions;
-use aic::package::Kind;
-use aic_backends::{CpuOptions, TextKind, x86};
+use aic::package::{self, Kind};
+use aic_backends::{CpuOptions, TextKind, ptx, x86};
 use aic_ir::error::{Error, Result};
 use aic_ir::graph::Graph;
 use aic_ir::program::Program;
@@ -26,6 +26,7 @@ Examples:
   aic compile model.onnx -o m.so --backend cranelift  compiled quickly
   aic compile model.onnx -o m.so --numerics exact     the bits of -O0
   aic compile model.onnx -o m.mlir --target mlir      for another compiler
+  aic compile model.onnx -o folder --target ptx       for CUDA GPUs: PTX and a launcher in C
 
 What is emitted follows from the name: .so and .o as such, .aic graph, .s asm, .ll llvm, .kernels kernels.";
 
@@ -41,7 +42,8 @@ pub struct Args {
     /// What to write; if not given, what the name of OUT says
     #[arg(long, value_enum)]
     emit: Option<Emit>,
-    /// What for: x86, a triple such as x86_64-unknown-linux-gnu, or mlir, which is for other compilers
+    /// What for: x86, a triple such as x86_64-unknown-linux-gnu, mlir, which is for other compilers, or ptx:sm_80 or
+    /// ptx:sm_90a for CUDA GPUs
     #[arg(long, value_name = "TARGET", default_value = "x86", value_parser = parse_target)]
     target: Target,
     /// With --target mlir: how far down it is compiled
@@ -73,6 +75,7 @@ enum Emit {
 #[derive(Clone, Debug)]
 enum Target {
     Cpu(Triple),
+    Gpu(aic_ir::target::Target),
     Mlir,
 }
 
@@ -88,6 +91,11 @@ fn parse_target(text: &str) -> std::result::Result<Target, String> {
     if text == "mlir" {
         return Ok(Target::Mlir);
     }
+    if let Some(card) = text.strip_prefix("ptx") {
+        let name = if card.is_empty() { "sm_80" } else { card.trim_start_matches(':') };
+        let gpu = aic_ir::target::Target::named(name).filter(|_| name.starts_with("sm_"));
+        return gpu.map(Target::Gpu).ok_or_else(|| "of GPUs there are ptx:sm_80 and ptx:sm_90a".to_owned());
+    }
     let text = if text == "x86" { x86::TRIPLE } else { text };
     let triple = Triple::from_str(text).map_err(|error| error.to_string())?;
     let supported = triple.architecture == Architecture::X86_64
@@ -95,9 +103,10 @@ fn parse_target(text: &str) -> std::result::Result<Target, String> {
         && triple.binary_format == BinaryFormat::Elf;
     match supported {
         true => Ok(Target::Cpu(triple)),
-        false => {
-            Err(format!("there is no code generator for it; the targets are x86, {} and mlir", x86::TRIPLE))
-        }
+        false => Err(format!(
+            "there is no code generator for it; the targets are x86, {}, mlir, ptx:sm_80 and ptx:sm_90a",
+            x86::TRIPLE
+        )),
     }
 }
 
@@ -106,7 +115,11 @@ fn parse_target(text: &str) -> std::result::Result<Target, String> {
 /// # Errors
 /// The model can't be compiled, or OUT can't be written.
 pub fn execute(args: &Args) -> Result<()> {
-    let Target::Cpu(triple) = &args.target else { return export(args) };
+    let triple = match &args.target {
+        Target::Cpu(triple) => triple,
+        Target::Gpu(gpu) => return for_gpu(args, gpu),
+        Target::Mlir => return export(args),
+    };
     if args.level == Level::Loops {
         return Err(Error::new("--level is for MLIR").help("say --target mlir"));
     }
@@ -128,6 +141,46 @@ pub fn execute(args: &Args) -> Result<()> {
             return driver::write_artifact(&program, &cpu, Kind::SharedLibrary, &args.output).map(drop);
         }
     };
+    match args.output.as_os_str() == "-" {
+        true => print::stdout(&text),
+        false => file::write(&args.output, |file| file.put_slice(text.as_bytes())),
+    }
+}
+
+/// Writes the folder with PTX and its launcher; of texts the graph and the kernels.
+fn for_gpu(args: &Args, gpu: &aic_ir::target::Target) -> Result<()> {
+    let source = args.model.load()?;
+    let progress = Progress::start("compiling");
+    let options = args.optimise.options(args.code.options())?;
+    let program = driver::lower_for(import(&source, args)?, &options, gpu.clone())?;
+    let text = match args.emit {
+        None if args.output.as_os_str() == "-" => {
+            return Err(Error::new("an artifact for a GPU is a folder")
+                .help("name it with -o, or say --emit kernels"));
+        }
+        None => {
+            let usages = package::cuda::write(&program, gpu, &args.output)?;
+            drop(progress);
+            let widest = usages.iter().max_by_key(|u| u.registers);
+            if let Some(u) = widest {
+                print::note(&format!(
+                    "{} kernels; {} takes most registers: {}",
+                    usages.len(),
+                    u.name,
+                    u.registers
+                ));
+            }
+            return Ok(());
+        }
+        Some(Emit::Graph) => program.graph.to_string(),
+        Some(Emit::Kernels) => program.kernels.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"),
+        Some(Emit::Llvm) => ptx::text(&ptx::optimized(&program.kernels, gpu)?)?,
+        Some(Emit::Asm) => ptx::assemble(&ptx::optimized(&program.kernels, gpu)?, gpu)?,
+        Some(Emit::Obj | Emit::So) => {
+            return Err(Error::new("for a GPU a folder is written").help("leave --emit out"));
+        }
+    };
+    drop(progress);
     match args.output.as_os_str() == "-" {
         true => print::stdout(&text),
         false => file::write(&args.output, |file| file.put_slice(text.as_bytes())),

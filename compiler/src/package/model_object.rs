@@ -45,15 +45,15 @@ pub fn write(path: &Path, program: &Program, plan: &Plan) -> Result<()> {
 }
 
 /// Where weights lie: each of the distinct ones at its offset.
-struct Weights<'a> {
-    distinct: Vec<(u64, &'a [u8])>,
+pub(super) struct Weights<'a> {
+    pub distinct: Vec<(u64, &'a [u8])>,
     /// Of every constant.
-    offsets: Vec<u64>,
-    size: u64,
+    pub offsets: Vec<u64>,
+    pub size: u64,
 }
 
 impl<'a> Weights<'a> {
-    fn new(constants: &'a [Tensor]) -> Weights<'a> {
+    pub fn new(constants: &'a [Tensor]) -> Weights<'a> {
         let mut weights = Weights { distinct: Vec::new(), offsets: Vec::new(), size: 0 };
         let mut seen: HashMap<u64, Vec<usize>> = HashMap::new();
         for bytes in constants.iter().map(|t| &t.bytes()[..]) {

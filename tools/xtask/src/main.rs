@@ -14,7 +14,7 @@ mod test;
 const USAGE: &str = "\
 usage: cargo xtask COMMAND
 
-  setup   install LLVM 22 if it is missing
+  setup   install LLVM 22 if it is missing, and fetch NVIDIA's assembler for the tests of PTX
   demo    set up, build, compile a trained digit classifier and run it on ten pictures;
           with --without-llvm by an aic that was built without LLVM
   test    set up, then every check: formatting, lints, unit, golden, differential and conformance tests
@@ -27,7 +27,7 @@ fn main() -> ExitCode {
     let args: Vec<String> = std::env::args().skip(1).collect();
     let args: Vec<&str> = args.iter().map(String::as_str).collect();
     let result = match args[..] {
-        ["setup"] => setup::llvm().map(|()| true),
+        ["setup"] => setup::llvm().and_then(|()| setup::ptx()).map(|()| true),
         ["demo"] => demo::demo(true),
         ["demo", "--without-llvm"] => demo::demo(false),
         ["test"] => test::test(),

@@ -1,4 +1,5 @@
-//! What the machine has to have: LLVM 22, for the tests also rustfmt, clippy and a Python with the `onnx` package.
+//! What the machine has to have: LLVM 22, for the tests also rustfmt, clippy, a Python with the `onnx` package, and
+//! NVIDIA's assembler.
 //!
 //! Each part looks first and costs next to nothing where it finds everything. LLVM comes from the distribution's own
 //! packages; the Python packages go into a virtual environment in the target folder, not into the system.
@@ -123,10 +124,25 @@ pub fn rust_components() -> Result<()> {
 /// # Errors
 /// There is no Python 3 that can make one, or the packages can't be installed.
 pub fn python() -> Result<PathBuf> {
-    let requirements = root().join("tools/requirements.txt");
+    environment("venv", "tools/requirements.txt")
+}
+
+/// NVIDIA's assembler and disassembler of GPU code, from the packages of `tools/ptx-requirements.txt`, in a virtual
+/// environment in the target folder, where the tests look for them. Their licence lets them be installed, not passed on.
+///
+/// # Errors
+/// As of [`python`].
+pub fn ptx() -> Result<()> {
+    environment("ptx", "tools/ptx-requirements.txt").map(drop)
+}
+
+/// A virtual environment in the target folder with the packages that a file lists; those for PTX without what they
+/// depend on, which is the rest of CUDA.
+fn environment(name: &str, requirements: &str) -> Result<PathBuf> {
+    let requirements = root().join(requirements);
     let wanted = fs::read_to_string(&requirements)
         .map_err(|error| format!("can't read {}: {error}", requirements.display()))?;
-    let venv = target_dir()?.join("venv");
+    let venv = target_dir()?.join(name);
     let python = venv.join("bin/python");
     let stamp = venv.join("installed.txt");
     if fs::read_to_string(&stamp).is_ok_and(|installed| installed == wanted) {
@@ -139,8 +155,10 @@ pub fn python() -> Result<PathBuf> {
     }
     println!("Python packages for the tests, in {}", venv.display());
     run(command("python3", &["-m", "venv", "--clear", &venv.to_string_lossy()]))?;
-    let pip = ["-m", "pip", "install", "--quiet", "--disable-pip-version-check", "-r"];
-    run(command(&python, &[&pip[..], &[&requirements.to_string_lossy()]].concat()))?;
+    let pip = ["-m", "pip", "install", "--quiet", "--disable-pip-version-check"];
+    let alone: &[&str] = if name == "ptx" { &["--no-deps"] } else { &[] };
+    let list = requirements.to_string_lossy();
+    run(command(&python, &[&pip[..], alone, &["-r", &list]].concat()))?;
     fs::write(&stamp, wanted).map_err(|error| format!("can't write {}: {error}", stamp.display()))?;
     Ok(python)
 }

@@ -36,6 +36,7 @@ pub fn test() -> Result<bool> {
     setup::llvm()?;
     setup::rust_components()?;
     let python = setup::python()?;
+    setup::ptx()?;
     let mut outcomes = Vec::new();
     for (name, step) in steps(&python.to_string_lossy())? {
         outcomes.push(run_step(name, step));

@@ -1,0 +1,75 @@
+//! Artifacts for CUDA GPUs: complete, a library by any C compiler, and clear about a missing GPU.
+
+#![cfg(feature = "llvm")]
+#![allow(clippy::unwrap_used)]
+
+use std::ffi::{CStr, c_char, c_void};
+use std::path::Path;
+use std::process::Command;
+
+fn aic(args: &[&str]) -> (bool, String) {
+    let output = Command::new(env!("CARGO_BIN_EXE_aic")).args(args).output().unwrap();
+    (output.status.success(), String::from_utf8_lossy(&output.stderr).into_owned())
+}
+
+const NETWORK: &str = "graph @net(%0 \"x\": f32[n,3,9,9], %1: f32[8,3,3,3], %2: f32[8,10]) -> f32[n,10] {
+  %3 = conv %0 %1 {strides=[1,1], pads=[1,1,1,1], dilations=[1,1], groups=1}
+  %4 = relu %3
+  %5 = reduce %4 {op=max, axes=[2,3]}
+  %6 = matmul %5 %2
+  %7 = softmax %6 {axis=1}
+  return %7
+}";
+
+#[test]
+fn artifacts_for_both_cards() {
+    let folder = tempfile::tempdir().unwrap();
+    let model = folder.path().join("net.aic");
+    std::fs::write(&model, NETWORK).unwrap();
+    for target in ["ptx", "ptx:sm_90a"] {
+        let out = folder.path().join(target.replace(':', "_"));
+        let (ok, said) =
+            aic(&["compile", model.to_str().unwrap(), "--target", target, "-o", out.to_str().unwrap()]);
+        assert!(ok, "{said}");
+        let ptx = std::fs::read_to_string(out.join("model.ptx")).unwrap();
+        assert!(ptx.contains(".version 8.0") && !ptx.contains("llvm."), "{ptx}");
+        let built = Command::new("cc")
+            .args(["-O1", "-Wall", "-Wextra", "-Werror", "-shared", "-fPIC", "model.c", "-o", "model.so", "-ldl"])
+            .current_dir(&out)
+            .output()
+            .unwrap();
+        assert!(built.status.success(), "{}", String::from_utf8_lossy(&built.stderr));
+        opens_or_says_why(&out.join("model.so"));
+    }
+}
+
+/// Where there is no driver a session isn't opened, and the message says so.
+fn opens_or_says_why(library: &Path) {
+    // SAFETY: the library is an artifact, whose functions have these types.
+    unsafe {
+        let library = libloading::Library::new(library).unwrap();
+        let open: libloading::Symbol<unsafe extern "C" fn(*const c_void, *mut *mut c_void) -> i32> =
+            library.get(b"aic_open").unwrap();
+        let error: libloading::Symbol<unsafe extern "C" fn(*const c_void) -> *const c_char> =
+            library.get(b"aic_error").unwrap();
+        let mut session = std::ptr::null_mut();
+        let status = open(std::ptr::null(), &raw mut session);
+        let said = CStr::from_ptr(error(std::ptr::null())).to_string_lossy().into_owned();
+        if libloading::Library::new("libcuda.so.1").is_err() {
+            assert_eq!((status, session.is_null()), (3, true), "{said}");
+            assert!(said.contains("no CUDA driver"), "{said}");
+        }
+    }
+}
+
+#[test]
+fn what_has_no_kernel_is_named() {
+    let folder = tempfile::tempdir().unwrap();
+    let (model, out) = (folder.path().join("top.aic"), folder.path().join("out"));
+    let text = "graph(%0 \"x\": f32[n]) -> i64[m,1] { %1 = nonzero %0 return %1 }";
+    std::fs::write(&model, text).unwrap();
+    let (ok, said) = aic(&["compile", model.to_str().unwrap(), "--target", "ptx", "-o", out.to_str().unwrap()]);
+    assert!(!ok && !out.exists(), "{said}");
+    let (ok, said) = aic(&["compile", model.to_str().unwrap(), "--target", "ptx:sm_70", "-o", "x"]);
+    assert!(!ok && said.contains("ptx:sm_90a"), "{said}");
+}
