@@ -5,7 +5,7 @@
 //!
 //! ```text
 //! contract lanes=16 mr=6 nr=4 kc=0
-//! contract lanes=16 mr=12 nr=2 kc=0 pack=32
+//! contract lanes=16 mr=12 nr=2 kc=0 mc=96 pack=32 ahead=64
 //! contract lanes=1 mr=1 nr=1 kc=0 unit=mma_m16n8k16_f16 block=128x128x32*3 warp=64x32x32
 //! contract lanes=1 mr=1 nr=1 kc=0 unit=cube_f16 cores=20 l1=128x256x256*2 l0=128x256x64*2 ub=16x256x1
 //! staged lanes=1 mr=24 nr=1 kc=0 { contract lanes=16 mr=6 nr=4 kc=0; map lanes=16 mr=1 nr=1 kc=0 }
@@ -30,12 +30,16 @@ pub struct Schedule {
     pub nr: u32,
     /// Elements of the contracted axes per block; 0 for all of them at once.
     pub kc: u32,
+    /// Rows of the output per block, for which a contraction goes through all columns; 0 for all of them at once.
+    pub mc: u32,
     /// Columns of the output for which a contraction copies the factor that it loads in vectors; 0 for no copy.
     pub panel: u32,
     /// Columns of the panels in which the factor that a contraction loads in vectors is laid out when it is a constant,
     /// those of its register tile: panel after panel, in each the terms of the sum in the order of the loops, and of
     /// each term a row of columns; zeros fill the last panel. 0 where the factor is read as it is.
     pub pack: u32,
+    /// Terms of the sum ahead of which a packed factor is asked for from memory; 0 where it is left to the caches.
+    pub ahead: u32,
     /// The matrix instruction of a contraction; empty for none.
     pub unit: String,
     /// Cores that share the tiles of the output, each taking one after the other; 0 for as many as there are tiles.
@@ -114,7 +118,21 @@ impl Schedule {
     /// Vectors of so many lanes, nothing unrolled.
     pub fn new(class: Class, lanes: u32) -> Schedule {
         let (unit, tiles, stages) = (String::new(), Vec::new(), Vec::new());
-        Schedule { class, lanes, mr: 1, nr: 1, kc: 0, panel: 0, pack: 0, unit, cores: 0, tiles, stages }
+        Schedule {
+            class,
+            lanes,
+            mr: 1,
+            nr: 1,
+            kc: 0,
+            mc: 0,
+            panel: 0,
+            pack: 0,
+            ahead: 0,
+            unit,
+            cores: 0,
+            tiles,
+            stages,
+        }
     }
 
     /// The tile that is held there.
@@ -141,14 +159,10 @@ impl fmt::Display for Class {
 
 impl fmt::Display for Schedule {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Schedule { class, lanes, mr, nr, kc, panel, pack, unit, cores, tiles, stages } = self;
+        let Schedule { class, lanes, mr, nr, kc, mc, panel, pack, ahead, unit, cores, tiles, stages } = self;
         write!(f, "{class} lanes={lanes} mr={mr} nr={nr} kc={kc}")?;
-        if *panel > 0 {
-            write!(f, " panel={panel}")?;
-        }
-        if *pack > 0 {
-            write!(f, " pack={pack}")?;
-        }
+        let optional = [("mc", mc), ("panel", panel), ("pack", pack), ("ahead", ahead)];
+        optional.into_iter().filter(|(_, n)| **n > 0).try_for_each(|(key, n)| write!(f, " {key}={n}"))?;
         if !unit.is_empty() {
             write!(f, " unit={unit}")?;
         }
@@ -203,6 +217,8 @@ impl FromStr for Schedule {
                 "kc" => s.kc = value,
                 "panel" => s.panel = value,
                 "pack" => s.pack = value,
+                "mc" => s.mc = value,
+                "ahead" => s.ahead = value,
                 "cores" => s.cores = value,
                 _ => bail!("unknown schedule parameter {key:?}"),
             }
@@ -228,7 +244,7 @@ mod tests {
     #[test]
     fn text_reads_back() {
         let contract = Schedule { mr: 6, nr: 4, ..Schedule::new(Class::Contract, 16) };
-        let packed = Schedule { nr: 2, pack: 32, ..contract.clone() };
+        let packed = Schedule { nr: 2, mc: 24, pack: 32, ahead: 64, ..contract.clone() };
         let stages = vec![contract.clone(), Schedule::new(Class::Map, 8)];
         let staged = Schedule { mr: 24, stages, ..Schedule::new(Class::Staged, 1) };
         let tile = |place, extent, buffers| Tile { place, extent, buffers };

@@ -18,7 +18,7 @@ use aic_ir::verify;
 use aic_passes::packing::Packing;
 use aic_passes::pipeline::{self, Options};
 use aic_passes::runner::Numerics;
-use aic_passes::schedule::{self, Signature};
+use aic_passes::schedule::{self, Nest, Signature};
 use std::collections::BTreeSet;
 
 fn tensors(g: &Graph, seed: u64) -> Vec<Tensor> {
@@ -91,6 +91,39 @@ fn matrices_as_they_are_and_transposed() {
             ),
             seed,
         );
+    }
+}
+
+/// Blocks of rows and terms, tiles that divide nothing: all give the same bits.
+#[test]
+fn every_schedule_sums_in_the_same_order() {
+    let schedules = [
+        "contract lanes=16 mr=3 nr=2 kc=7 mc=6 pack=32 ahead=7",
+        "contract lanes=16 mr=3 nr=2 kc=0 mc=9 pack=32 ahead=2",
+        "contract lanes=16 mr=14 nr=1 kc=5 pack=16",
+        "contract lanes=8 mr=1 nr=3 kc=8 pack=24 ahead=37",
+        "contract lanes=16 mr=8 nr=3 kc=36 mc=8 pack=48",
+    ];
+    for (m, k, n) in [(1, 37, 33), (7, 16, 97), (29, 37, 48), (13, 1, 5)] {
+        let text = format!(
+            "graph(%0: f32[{m},{k}], %1: f32[{k},{n}], %2: f32[{n}]) -> f32[{m},{n}] {{
+               %3 = matmul %0 %1 %4 = add %3 %2 %5 = relu %4 return %5 }}"
+        );
+        let g = parse_graph(&text).unwrap();
+        let x = tensors(&g, 2);
+        let compute = compose(&g).unwrap();
+        let known = Compute { constants: BTreeSet::from([1]), ..compute.clone() };
+        let want = &eval::graph(&g, &x).unwrap()[0];
+        let plain = schedule::kernel("k", &compute, &Target::x86_avx512()).unwrap().kernel;
+        let bits = run(&plain, &x, &[], want);
+        let nest = Nest::new(&known).unwrap();
+        for s in schedules {
+            let s = s.parse().unwrap();
+            let kernel = schedule::apply("k", &nest, &s);
+            assert_eq!(verify::kernel(&kernel), Vec::<String>::new(), "{s}\n{kernel}");
+            let packings: Vec<_> = schedule::packings(&nest, &s).into_iter().collect();
+            assert_eq!(run(&kernel, &x, &packings, want).bytes(), bits.bytes(), "{s} {text}\n{kernel}");
+        }
     }
 }
 

@@ -10,7 +10,11 @@ const MAX_STACK_BYTES: u64 = 4 << 20;
 impl Target {
     /// A CPU with AVX-512: 32 registers of 64 bytes.
     pub fn x86_avx512() -> Target {
+        let mut memory = Target::x86_avx2().memory;
+        // Ice Lake and later.
+        memory[0].bytes = 48 << 10;
         Target {
+            memory,
             name: "x86-64-v4".into(),
             about: "x86-64 with AVX-512".into(),
             vector_bytes: 64,

@@ -7,26 +7,33 @@
 pub mod gpu;
 pub mod npu;
 mod pack;
+mod plan;
 mod product;
 mod sides;
 pub mod simt;
+mod tile;
+mod tiles;
 
 pub use pack::packings;
 pub(super) use pack::{choose_packed, packed_body, packed_buffer};
+pub(super) use tile::{Sums, TileMaker};
+pub(super) use tiles::{Part, Tiles};
 
-use super::emit::{Emitter, Value, lane};
+use super::emit::Value;
 use super::nest::{Flat, Nest};
-use super::reduce::{as_loops, finish, lanes_at, nested, read, register};
+use super::reduce::lanes_at;
 use super::{Frame, SHUFFLED};
 use aic_ir::compute::{Axis, ReduceOp};
 use aic_ir::dim::{Dim, Sym};
 use aic_ir::dtype::DType;
-use aic_ir::kernel::{Expr, LoopKind, Stmt};
+use aic_ir::kernel::{Buffer, Expr, Scope, Stmt};
 use aic_ir::scalar::{Scalar, ScalarFn};
-use aic_ir::schedule::{Class, Schedule};
+use aic_ir::schedule::Schedule;
 use aic_ir::target::Target;
-use std::collections::HashMap;
 use std::ops::RangeInclusive;
+
+/// Bytes that memory is read by.
+const LINE_BYTES: i64 = 64;
 
 /// The roles of a contraction's parts.
 pub(super) struct Roles<'a> {
@@ -78,24 +85,7 @@ pub(super) fn roles(nest: &Nest) -> Option<Roles<'_>> {
 
 /// A register tile for the nest, if it is a contraction with an axis fit for vectors.
 pub fn choose(nest: &Nest, target: &Target, lanes: u32) -> Option<Schedule> {
-    Some(tile_for(nest, &roles(nest)?, target, lanes))
-}
-
-/// The register tile for a contraction.
-fn tile_for(nest: &Nest, roles: &Roles, target: &Target, lanes: u32) -> Schedule {
-    let n = nest.axes[roles.n].extent.as_const();
-    let m = roles.m.map_or(Some(1), |m| nest.axes[m].extent.as_const());
-    let lanes = super::fit(lanes, Some(&nest.axes[roles.n].extent));
-    let vectors = n.map_or(1, |n| (n as u64).div_ceil(u64::from(lanes)).min(4)) as u32;
-    let nr = if target.vector_registers >= 32 { vectors } else { vectors.min(2) };
-    let rows = vector_rows(target, nr);
-    let mr = match m {
-        // Addresses in tiles of many unknown extents are beyond the verifier's proofs.
-        None if nest.over().len() > 1 => 1,
-        None => rows,
-        Some(m) => best_rows(m.max(1) as u64, rows),
-    };
-    Schedule { mr, nr, ..Schedule::new(Class::Contract, lanes) }
+    Some(plan::plan(nest, &roles(nest)?, target, lanes, false))
 }
 
 /// Rows of a register tile of so many vectors that leave registers for a row of vectors and a broadcast.
@@ -122,277 +112,138 @@ pub fn body(nest: &Nest, s: &Schedule, frame: &mut Frame) -> Vec<Stmt> {
     }
 }
 
-/// The statements of a contraction whose parts have these roles.
+/// The statements of a contraction whose parts have these roles: for each block of rows all columns, so that the rows
+/// stay in the cache, for each panel of columns all rows of the block, so that the panel does.
 fn tiles(nest: &Nest, s: &Schedule, roles: &Roles, frame: &mut Frame) -> Vec<Stmt> {
     let (n, lanes) = (&nest.axes[roles.n], i64::from(s.lanes));
     let outer: Vec<&Axis> =
         (0..nest.axes.len()).filter(|&k| k != roles.n && Some(k) != roles.m).map(|k| &nest.axes[k]).collect();
     let m_extent = roles.m.map_or(Dim::from(1), |m| nest.axes[m].extent.clone());
     let columns = Tiles::new(&n.extent, i64::from(s.nr) * lanes, lanes);
-    let rows = Tiles::rows(&m_extent, i64::from(s.mr));
-
-    // The larger factor is streamed once: its tiles are the outer loop.
-    let size = |f: &Flat| -> Option<i64> {
-        f.loads()
-            .iter()
-            .map(|l| match l {
-                Flat::Load { input, .. } => nest.inputs[*input].len.as_const(),
-                _ => None,
-            })
-            .sum()
-    };
-    let rows_outside = match (size(roles.scalar), size(roles.vector)) {
-        (Some(a), Some(b)) => a > b && !rows.steps().is(1),
-        _ => false,
-    };
-    let (jt, it) = (Sym::new("jt"), Sym::new("it"));
-    let outer_extents: Vec<Dim> = outer.iter().map(|a| a.extent.clone()).collect();
-    let extents: Vec<Dim> = match rows_outside {
-        true => vec![rows.steps()],
-        false => [&outer_extents[..], &[columns.steps()]].concat(),
-    };
+    let blocks = (s.mc > 0 && m_extent.as_const().is_some())
+        .then(|| Tiles::new(&m_extent, s.mc.into(), 1).named("last_rows"));
+    let mut extents: Vec<Dim> = outer.iter().map(|a| a.extent.clone()).collect();
+    extents.push(blocks.as_ref().map_or(1.into(), Tiles::steps));
+    extents.push(columns.steps());
     let index = frame.index(&extents);
-    let mut tile = TileMaker { nest, s, roles, axes: HashMap::new(), sums: None, frame };
-    if rows_outside {
-        tile.axes.extend(outer.iter().map(|a| (a.var.clone(), a.dim())));
-        let row = index[0].clone();
-        let body = rows.visit(&row, &mut |m0, count| {
-            columns.each(&jt, &mut |n0, width| tile.make(m0.clone(), count, n0, width))
-        });
-        let loops: Vec<Axis> = outer.iter().map(|a| (*a).clone()).collect();
-        tile.frame.outermost(&extents, nested(&loops, body))
-    } else {
-        tile.axes.extend(outer.iter().zip(&index).map(|(a, i)| (a.var.clone(), i.clone())));
-        let column = index[outer.len()].clone();
-        let body = columns.visit(&column, &mut |n0, width| {
-            rows.each(&it, &mut |m0, count| tile.make(m0, count, n0.clone(), width))
-        });
-        tile.frame.outermost(&extents, body)
-    }
-}
-
-/// How an axis is cut into tiles: whole ones, and one partial one at the end.
-pub(super) struct Tiles {
-    /// Elements of a whole tile.
-    width: i64,
-    /// Whole tiles.
-    whole: Dim,
-    /// Elements of the last, partial tile.
-    rest: i64,
-    /// An axis of unknown extent is cut into units, each possibly partial.
-    unknown: bool,
-    /// Rows after the whole tiles of an unknown number.
-    elements: Dim,
-}
-
-/// The part of a tile that is there.
-#[derive(Clone, Copy)]
-pub(super) struct Part {
-    /// Elements of the tile.
-    pub width: i64,
-    /// Whether some of them may lie beyond the end.
-    pub partial: bool,
-}
-
-impl Tiles {
-    pub fn new(extent: &Dim, width: i64, unit: i64) -> Tiles {
-        let none = Dim::from(0);
-        match extent.as_const() {
-            Some(n) => {
-                Tiles { width, whole: (n / width).into(), rest: n % width, unknown: false, elements: none }
-            }
-            None => {
-                let whole = extent.ceil_div(&unit.into());
-                Tiles { width: unit, whole, rest: 0, unknown: true, elements: none }
-            }
-        }
-    }
-
-    /// Tiles of rows, for [`Tiles::each`]; those that are left of an unknown number are tiles of one row.
-    fn rows(extent: &Dim, width: i64) -> Tiles {
-        if extent.as_const().is_some() {
-            return Tiles::new(extent, width, 1);
-        }
-        let whole = extent.floor_div(&width.into());
-        let elements = extent.clone() - whole.clone() * width.into();
-        Tiles { width, whole, rest: 0, unknown: false, elements }
-    }
-
-    /// Iterations of a loop over whole tiles, of which the last also does the partial one.
-    pub fn steps(&self) -> Dim {
-        if self.whole.is(0) { 1.into() } else { self.whole.clone() }
-    }
-
-    /// The statements of step `at` of [`Tiles::steps`].
-    pub fn visit(&self, at: &Dim, make: &mut dyn FnMut(Dim, Part) -> Vec<Stmt>) -> Vec<Stmt> {
-        let mut out = Vec::new();
-        if !self.whole.is(0) {
-            let part = Part { width: self.width, partial: self.unknown && self.width > 1 };
-            out.extend(make(at.clone() * self.width.into(), part));
-        }
-        if self.rest > 0 {
-            let last = make(self.whole.clone() * self.width.into(), Part { width: self.rest, partial: true });
-            match self.steps().is(1) {
-                true => out.extend(last),
-                // One iteration in the last step, none before.
-                false => {
-                    let once = (at.clone() + 1.into()).floor_div(&self.steps());
-                    out.push(Stmt::serial(&Sym::new(&format!("last{}", self.width)), once, last));
-                }
-            }
-        }
-        out
-    }
-
-    /// A serial loop over all tiles.
-    pub fn each(&self, var: &Sym, make: &mut dyn FnMut(Dim, Part) -> Vec<Stmt>) -> Vec<Stmt> {
-        let mut out = Vec::new();
-        if !self.whole.is(0) {
-            let part = Part { width: self.width, partial: self.unknown && self.width > 1 };
-            let body = make(Dim::sym(var) * self.width.into(), part);
-            out.push(Stmt::serial(var, self.whole.clone(), body));
-        }
-        if self.rest > 0 {
-            out.extend(make(
-                self.whole.clone() * self.width.into(),
-                Part { width: self.rest, partial: true },
-            ));
-        }
-        if !self.elements.is(0) {
-            let at = self.whole.clone() * self.width.into() + Dim::sym(var);
-            let body = make(at, Part { width: 1, partial: false });
-            out.push(Stmt::serial(var, self.elements.clone(), body));
-        }
-        out
-    }
-}
-
-/// Makes the statements of one register tile.
-pub(super) struct TileMaker<'a> {
-    pub nest: &'a Nest,
-    pub s: &'a Schedule,
-    pub roles: &'a Roles<'a>,
-    /// What the outer axes are.
-    pub axes: HashMap<Sym, Dim>,
-    /// Sums of earlier terms, to which the tile's are added.
-    pub sums: Option<&'a Sums>,
-    pub frame: &'a mut Frame,
-}
-
-/// An array of sums.
-pub(super) struct Sums {
-    /// Its name.
-    pub buffer: Sym,
-    /// The position of a sum there, in terms of the axes.
-    pub at: Dim,
-}
-
-impl TileMaker<'_> {
-    /// The tile of rows from `m0` and columns from `n0`.
-    pub fn make(&mut self, m0: Dim, rows: Part, n0: Dim, columns: Part) -> Vec<Stmt> {
-        let (nest, lanes) = (self.nest, i64::from(self.s.lanes));
-        let n = &nest.axes[self.roles.n];
-        let id = self.frame.next();
-        let name = |base: &str| Sym::new(&format!("{base}{id}"));
-        let (acc, vec, i, j) = (name("acc"), name("b"), name("ti"), name("tj"));
-        let vectors = (columns.width + lanes - 1) / lanes;
-        let masked = columns.partial && (columns.width % lanes != 0 || n.extent.as_const().is_none());
-        let mut axes = self.axes.clone();
-        if let Some(m) = self.roles.m {
-            axes.insert(nest.axes[m].var.clone(), m0 + Dim::sym(&i));
-        }
-        if self.s.pack > 0 {
-            axes.insert(pack::panel(), n0.floor_div(&i64::from(self.s.pack).into()));
-            axes.insert(pack::column(), Dim::sym(&j) * lanes.into() + Dim::sym(&lane()));
-        }
-        axes.insert(n.var.clone(), n0 + Dim::sym(&j) * lanes.into() + Dim::sym(&lane()));
-        axes.extend(as_loops(nest.over()));
-        let unroll =
-            |var: &Sym, count: i64, body: Vec<Stmt>| Stmt::loop_of(var, count.into(), LoopKind::Unroll, body);
-        let at = (Dim::sym(&i) * vectors.into() + Dim::sym(&j)) * lanes.into();
-
-        let mut e = Emitter::new(nest, axes, self.s.lanes, self.frame);
-        let mask_of = |e: &mut Emitter| masked.then(|| e.tail(&n.dim(), &n.extent));
-        let zero = Value::new(Expr::Const(nest.acc, Scalar::zero(nest.acc)), nest.acc, 1).widen(self.s.lanes);
-        let earlier = self.sums.map(|sums| (sums, e.index(&sums.at).widen(self.s.lanes)));
-        let start = match &earlier {
-            Some((sums, at)) => {
-                Expr::Load { buffer: sums.buffer.clone(), index: at.clone().into(), mask: None }
-            }
-            None => zero,
-        };
-        let start = Stmt::store(&acc, lanes_at(at.clone(), self.s.lanes), start);
-        let update = |e: &mut Emitter, a: Value, b: Value| {
-            let old = read(&acc, at.clone(), e.lanes, nest.acc);
-            let new = match nest.acc.is_float() {
-                true => e.call(ScalarFn::Fma, vec![a, b, old]),
-                false => {
-                    let product = e.call(ScalarFn::Mul, vec![a, b]);
-                    e.call(ScalarFn::Add, vec![old, product])
-                }
+    let [.., block, panel] = &index[..] else { return Vec::new() };
+    let axes = outer.iter().zip(&index).map(|(a, i)| (a.var.clone(), i.clone())).collect();
+    let (sums, terms, finishes, asked) = (None, None, true, Vec::new());
+    let mut tile = TileMaker { nest, s, roles, axes, sums, terms, finishes, asked, frame };
+    let blocked = Blocked::new(nest, s);
+    let mut of_block = |m0: Dim, extent: &Dim| {
+        let rows = Tiles::rows(extent, s.mr.into());
+        let asks = Asks::new(nest, s, roles, &rows);
+        columns.visit(panel, &mut |n0, width| {
+            let mut pass = |tile: &mut TileMaker| {
+                rows.passes(&Sym::new("it"), asks.passes, &mut |m, count, pass| {
+                    tile.asked = asks.columns(pass);
+                    tile.make(m0.clone() + m, count, n0.clone(), width)
+                })
             };
-            Stmt::store(&acc, lanes_at(at.clone(), e.lanes), new.widen(e.lanes))
-        };
-
-        let shared = self.roles.m.is_none_or(|m| !self.roles.vector.mentions(&nest.axes[m].var));
-        let mut step = Vec::new();
-        if shared {
-            // The row of vectors is loaded once and used by every row of the tile.
-            // Rows of a packed panel are whole.
-            let mask = if self.s.pack > 0 { None } else { mask_of(&mut e) };
-            let b = e.expr(self.roles.vector, mask.as_ref());
-            let b_dtype = b.ty.dtype;
-            let mut load = e.take_lets();
-            let slot = Dim::sym(&j) * lanes.into();
-            load.push(Stmt::store(&vec, lanes_at(slot.clone(), self.s.lanes), b.widen(self.s.lanes)));
-            step.push(unroll(&j, vectors, load));
-            let a = e.expr(self.roles.scalar, None);
-            let a = e.bind(a);
-            let mut row = e.take_lets();
-            let fma = update(&mut e, a, read(&vec, slot, self.s.lanes, b_dtype));
-            row.push(unroll(&j, vectors, vec![fma]));
-            step.push(unroll(&i, rows.width, row));
-        } else {
-            let a = e.expr(self.roles.scalar, None);
-            let a = e.bind(a);
-            let mut row = e.take_lets();
-            let mask = mask_of(&mut e);
-            let b = e.expr(self.roles.vector, mask.as_ref());
-            let fma = update(&mut e, a, b);
-            let mut column = e.take_lets();
-            column.push(fma);
-            row.push(unroll(&j, vectors, column));
-            step.push(unroll(&i, rows.width, row));
-        }
-
-        let result = read(&acc, at.clone(), self.s.lanes, nest.acc);
-        let end = match earlier {
-            Some((sums, at)) => vec![Stmt::store(&sums.buffer, at, result.expr)],
-            None => {
-                let mask = mask_of(&mut e);
-                let mut end = e.take_lets();
-                let result = e.bind(result);
-                end.extend(finish(&mut e, nest, result, mask.as_ref()));
-                end
+            match (&blocked, extent.as_const()) {
+                (Some(blocked), Some(rows)) => blocked.passes(&mut tile, &m0, rows, &mut pass),
+                _ => pass(&mut tile),
             }
-        };
+        })
+    };
+    let body = match blocks {
+        None => of_block(0.into(), &m_extent),
+        Some(blocks) => blocks.visit(block, &mut |m0, part| of_block(m0, &part.width.into())),
+    };
+    frame.outermost(&extents, body)
+}
 
-        let b_type = vector_dtype(nest, self.roles.vector);
-        let mut out = vec![register(&acc, nest.acc, rows.width * vectors * lanes)];
-        if shared {
-            out.push(register(&vec, b_type, vectors * lanes));
-        }
-        out.push(unroll(&i, rows.width, vec![unroll(&j, vectors, vec![start])]));
-        out.extend(nested(nest.over(), step));
-        out.push(unroll(&i, rows.width, vec![unroll(&j, vectors, end)]));
+/// Terms of the sum in blocks, so that a block's rows of a panel stay in the nearest cache while all rows of the output
+/// get their share; what is summed up so far waits on the stack.
+struct Blocked {
+    /// Of the outermost axis: how many a block has, the blocks of so many, and how many the last one has.
+    count: i64,
+    whole: i64,
+    last: i64,
+}
+
+impl Blocked {
+    fn new(nest: &Nest, s: &Schedule) -> Option<Blocked> {
+        let (outermost, inner) = nest.over().split_first()?;
+        let extent = outermost.extent.as_const()?;
+        let inner = inner.iter().try_fold(1i64, |n, a| n.checked_mul(a.extent.as_const()?))?;
+        let count = i64::from(s.kc) / inner.max(1);
+        let whole = (extent - 1).checked_div(count).filter(|n| s.pack > 0 && *n > 0)?;
+        Some(Blocked { count, whole, last: extent - whole * count })
+    }
+
+    /// What `pass` makes for all terms of a block, for each block.
+    fn passes(
+        &self,
+        tile: &mut TileMaker,
+        m0: &Dim,
+        rows: i64,
+        pass: &mut dyn FnMut(&mut TileMaker) -> Vec<Stmt>,
+    ) -> Vec<Stmt> {
+        let (nest, lanes, columns) = (tile.nest, tile.s.lanes, i64::from(tile.s.pack));
+        let id = tile.frame.next();
+        let name = |base: &str| Sym::new(&format!("{base}{id}"));
+        let (buffer, block, at) = (name("sums"), name("kb"), name("is"));
+        let row = tile.roles.m.map_or(0.into(), |m| nest.axes[m].dim() - m0.clone());
+        let len = (rows * columns).into();
+        let array = Buffer { name: buffer.clone(), dtype: nest.acc, len, scope: Scope::Stack };
+        let zero = Value::new(Expr::Const(nest.acc, Scalar::zero(nest.acc)), nest.acc, 1).widen(lanes);
+        let clear = Stmt::store(&buffer, lanes_at(Dim::sym(&at) * i64::from(lanes).into(), lanes), zero);
+        let n_vectors = (rows * columns / i64::from(lanes)).into();
+        let mut out = vec![Stmt::Alloc(array), Stmt::serial(&at, n_vectors, vec![clear])];
+        tile.sums = Some(Sums { buffer, at: row * columns.into() + Dim::sym(&pack::column()) });
+        (tile.terms, tile.finishes) =
+            (Some((Dim::sym(&block) * self.count.into(), self.count.into())), false);
+        out.push(Stmt::serial(&block, self.whole.into(), pass(tile)));
+        (tile.terms, tile.finishes) = (Some(((self.whole * self.count).into(), self.last.into())), true);
+        out.extend(pass(tile));
+        (tile.sums, tile.terms) = (None, None);
         out
     }
 }
 
-/// The element type of a factor: that of its cast, or of its load.
-fn vector_dtype(nest: &Nest, f: &Flat) -> DType {
+/// How a packed factor is asked for from memory before it is needed: the passes over a panel, one per row tile, share
+/// the lines of a row.
+struct Asks {
+    /// How many passes ask.
+    passes: i64,
+    /// Lines per pass, and columns of a line.
+    lines: i64,
+    line: i64,
+}
+
+impl Asks {
+    fn new(nest: &Nest, s: &Schedule, roles: &Roles, rows: &Tiles) -> Asks {
+        let element = dtype_of(nest, roles.vector, false).size() as i64;
+        let line = LINE_BYTES / element.max(1);
+        if s.ahead == 0 {
+            return Asks { passes: 0, lines: 0, line };
+        }
+        let lines = (i64::from(s.pack) + line - 1) / line;
+        // Not far ahead, the first pass asks for all that the others find near.
+        let is_far = i64::from(s.ahead) >= if s.kc > 0 { s.kc.into() } else { n_terms(nest) };
+        let passes = if is_far { rows.count().unwrap_or(1).clamp(1, lines.max(1)) } else { 1 };
+        Asks { passes, lines: (lines + passes - 1) / passes, line }
+    }
+
+    /// The columns whose lines pass number `pass` asks for.
+    fn columns(&self, pass: Option<Dim>) -> Vec<Dim> {
+        let column = |pass: &Dim, k: i64| (pass.clone() * self.lines.into() + k.into()) * self.line.into();
+        pass.iter().flat_map(|pass| (0..self.lines).map(|k| column(pass, k)).collect::<Vec<_>>()).collect()
+    }
+}
+
+/// Terms of the sum, as far as they are known.
+fn n_terms(nest: &Nest) -> i64 {
+    nest.over().iter().filter_map(|a| a.extent.as_const()).fold(1, i64::saturating_mul)
+}
+
+/// The element type of a factor: that of its cast, if casts count, or of its load.
+fn dtype_of(nest: &Nest, f: &Flat, cast: bool) -> DType {
     match f {
-        Flat::Cast(t, _) => *t,
+        Flat::Cast(t, _) if cast => *t,
+        Flat::Cast(_, e) => dtype_of(nest, e, cast),
         Flat::Load { input, .. } => nest.inputs[*input].dtype,
         _ => nest.acc,
     }

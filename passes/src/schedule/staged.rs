@@ -27,6 +27,8 @@ const STACK_BYTES: i64 = 768 << 10;
 const BLOCK_BYTES: i64 = 128 << 10;
 /// The most rows in a block, and the fewest that it is worth having several blocks for.
 const BLOCK_ROWS: (i64, i64) = (32, 8);
+/// Vectors of sums that are enough for a register tile.
+const LEAST_SUMS: u32 = 8;
 /// Iterations of the parallel loop that are enough for all threads.
 const ITERATIONS: i64 = 4;
 
@@ -95,6 +97,11 @@ fn block_rows(n: i64, outer: i64) -> i64 {
     let divisors = (fewest..=most).rev().filter(|r| n % r == 0);
     let evenly = divisors.clone().find(|r| enough(*r)).or_else(|| divisors.clone().next_back());
     evenly.unwrap_or(if enough(24) { 24 } else { fewest })
+}
+
+/// Whether a register tile has sums enough that the next term needn't wait for the last one, if it had them before.
+fn is_large(s: &Schedule, before: &Schedule) -> bool {
+    s.mr * s.nr >= (before.mr * before.nr).min(LEAST_SUMS)
 }
 
 /// The loops of a staged kernel.
@@ -258,8 +265,7 @@ impl<'a> Loops<'a> {
                     && signature_of(&nest, &s) == signature_of(whole, before)
                     && s.lanes == before.lanes
                     && (s.pack > 0 || before.pack == 0)
-                    && (s.nr >= before.nr || s.panel > 0)
-                    && (s.class != Class::Contract || s.mr > 1 || before.mr == 1);
+                    && (s.class != Class::Contract || s.panel > 0 || is_large(&s, before));
                 (same || self.is_small(k)).then_some(s)
             })
             .collect()

@@ -3,7 +3,7 @@
 //! Wherever the constant's elements are, and whatever axes of it the terms of the sum run through: a register tile
 //! reads its rows of columns one after the other, whole and aligned. The order of the sum is that without packing.
 
-use super::{Axis, Flat, Frame, Nest, Roles, Schedule, Target, roles, tile_for, tiles};
+use super::{Axis, Flat, Frame, Nest, Roles, Schedule, Target, plan, roles, tiles};
 use crate::packing::{Packing, Span};
 use crate::schedule::prepare::PACKED_ROWS;
 use crate::schedule::runs_inside;
@@ -25,7 +25,7 @@ pub(super) fn column() -> Sym {
 /// A schedule with a packed factor, if the nest is a contraction one of whose factors can be.
 pub fn choose_packed(nest: &Nest, target: &Target, lanes: u32) -> Option<Schedule> {
     let roles = packed_roles(nest)?;
-    let s = tile_for(nest, &roles, target, lanes);
+    let s = plan::plan(nest, &roles, target, lanes, true);
     Some(Schedule { pack: s.nr * s.lanes, ..s })
 }
 

@@ -24,6 +24,10 @@ use std::collections::HashMap;
 const MAX_ROW: i64 = 128;
 /// Rows of the other factor that are worth copying a panel for.
 const MIN_ROWS: i64 = 8;
+/// Rows of the other factor that are worth copying a panel for only because its own rows lie apart, and how many bytes
+/// that is: about a page, so that each is found by itself and they compete for the same places of a cache.
+const FAR_ROWS: i64 = 48;
+const FAR_BYTES: i64 = 2048;
 /// The most parts that the rows of the other factor are cut into.
 const MAX_BLOCKS: i64 = 8;
 /// Terms that are worth waiting for the sums' next block.
@@ -90,6 +94,19 @@ impl<'a> Parts<'a> {
     }
 }
 
+impl Parts<'_> {
+    /// Whether the rows of the factor that is copied lie far from one another.
+    fn lies_apart(&self, nest: &Nest) -> bool {
+        let Some(Flat::Load { input, .. }) = self.vector.loads().first().copied() else { return false };
+        let size = nest.inputs[*input].dtype.size() as i64;
+        let step = |a: &Axis| self.vector.steps(&a.var).first()?.as_ref()?.as_const();
+        nest.over()
+            .last()
+            .and_then(step)
+            .is_some_and(|s| s.saturating_abs().saturating_mul(size) >= FAR_BYTES)
+    }
+}
+
 /// Whether a factor is a load whose address runs evenly through the terms of the sum.
 fn is_row_major(f: &Flat, over: &[Axis]) -> bool {
     let f = if let Flat::Cast(_, e) = f { e } else { f };
@@ -104,7 +121,8 @@ fn is_row_major(f: &Flat, over: &[Axis]) -> bool {
 /// A schedule with a panel, if the nest is a contraction that one is good for.
 pub fn choose(nest: &Nest, target: &Target, lanes: u32) -> Option<Schedule> {
     let parts = Parts::new(nest)?;
-    if parts.n_rows < MIN_ROWS || parts.columns < 2 || parts.is_plain(nest) {
+    let may_stay = parts.is_plain(nest) && !(parts.n_rows >= FAR_ROWS && parts.lies_apart(nest));
+    if parts.n_rows < MIN_ROWS || parts.columns < 2 || may_stay {
         return None;
     }
     let most = if target.vector_registers >= 32 { 4 } else { 2 };

@@ -1,0 +1,225 @@
+//! Which register tile, which blocks: a model of the time that a contraction takes on a CPU.
+//!
+//! A step of a register tile takes the longest of its multiply-adds, its loads and the time until a sum is there to be
+//! added to. Rows that lie a multiple of a cache's way apart compete for the same places of it. Beside that, what is
+//! read again is read from the nearest cache that holds what is read in between: a panel of columns for every tile of
+//! rows, the rows of a block for every panel.
+
+use super::super::nest::{Flat, Nest};
+use super::{LINE_BYTES, Roles, dtype_of};
+use crate::rewrite::cost::{CLOCK, NOMINAL};
+use aic_ir::schedule::{Class, Schedule};
+use aic_ir::target::Target;
+
+/// Multiply-adds, or loads, of vectors per cycle.
+const PER_CYCLE: f64 = 2.0;
+/// Cycles until the sum of a multiply-add can be added to.
+const LATENCY: f64 = 4.0;
+/// Cycles of a step that nothing else hides.
+const STEP: f64 = 0.5;
+/// Cycles to begin and end a tile, and to store one of its vectors.
+const TILE: (f64, f64) = (20.0, 2.0);
+/// Lines a multiple of so many bytes apart share the places of the nearest cache.
+const WAY_BYTES: i64 = 4096;
+/// How much longer a step takes whose rows don't fit these places.
+const CONFLICT: f64 = 1.3;
+/// The part of the time of moving data that computing doesn't hide.
+const EXPOSED: f64 = 0.5;
+/// Numbers of blocks that rows are cut into.
+const BLOCKS: [i64; 12] = [1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64];
+/// The most rows and vectors of a tile; with several rows fewer vectors, so that panels are many.
+const MOST: (i64, i64) = (14, 8);
+const MOST_OF_SEVERAL: i64 = 4;
+/// Threads that the work is to be shared evenly by, and the seconds of it that one of them does alone.
+const THREADS: i64 = 2;
+const ALONE: f64 = 2e-5;
+/// Bytes ahead of which a factor that is read once is asked for.
+const AHEAD_BYTES: i64 = 8 << 10;
+
+/// What the time depends on.
+struct Shape<'a> {
+    target: &'a Target,
+    /// Rows, columns in vectors, terms; nominal where they aren't known.
+    rows: i64,
+    vectors: i64,
+    terms: i64,
+    /// Terms for each of the outermost axis.
+    inner_terms: i64,
+    /// Whether terms may be taken in blocks.
+    may_block: bool,
+    /// Points of the other axes.
+    outer: i64,
+    /// Whether all rows share the vectors.
+    is_shared: bool,
+    /// Bytes between rows of the broadcast factor.
+    row_step: Option<i64>,
+    /// Bytes of one row of it, and of one vector of the other.
+    row_bytes: i64,
+    vector_bytes: i64,
+}
+
+/// The schedule of a contraction with at most so many lanes.
+pub(super) fn plan(nest: &Nest, roles: &Roles, target: &Target, lanes: u32, is_packed: bool) -> Schedule {
+    let lanes = super::super::fit(lanes, Some(&nest.axes[roles.n].extent));
+    let is_known = |k: usize| nest.axes[k].extent.as_const().is_some();
+    let has_rows = roles.m.is_none_or(is_known);
+    let mut shape = Shape::new(nest, roles, target, lanes);
+    shape.may_block = is_packed && has_rows && nest.over().iter().all(|a| a.extent.as_const().is_some());
+    let most_rows = match has_rows {
+        // Addresses in tiles of many unknown extents are beyond the verifier's proofs.
+        false if nest.over().len() > 1 => 1,
+        _ => MOST.0.min(shape.rows),
+    };
+    let most_vectors = if is_known(roles.n) { MOST.1.min(shape.vectors) } else { 1 };
+    let tiles = (1..=most_rows).flat_map(|mr| (1..=most_vectors).map(move |nr| (mr, nr)));
+    let fits = |(mr, nr): &(i64, i64)| {
+        let most = if *mr > MOST_OF_SEVERAL { MOST_OF_SEVERAL } else { MOST.1 };
+        mr * nr + nr + 1 < i64::from(target.vector_registers) && *nr <= most
+    };
+    let timed = tiles.filter(fits).map(|(mr, nr)| {
+        let (mc, time) = shape.block(mr, nr, has_rows);
+        (time, mr, nr, mc)
+    });
+    let (_, mr, nr, mc) = timed.min_by(|a, b| a.0.total_cmp(&b.0)).unwrap_or((0.0, 1, 1, 0));
+    let ahead = if is_packed { shape.ahead(mr, nr, mc) } else { 0 };
+    let kc = if shape.may_block { shape.terms_of_block(mr, nr, mc) } else { 0 };
+    let [mr, nr, kc, mc, ahead] = [mr, nr, kc, mc, ahead].map(|n| n as u32);
+    Schedule { mr, nr, kc, mc, ahead, ..Schedule::new(Class::Contract, lanes) }
+}
+
+impl Shape<'_> {
+    fn new<'a>(nest: &Nest, roles: &Roles, target: &'a Target, lanes: u32) -> Shape<'a> {
+        let extent = |k: usize| nest.axes[k].extent.as_const().unwrap_or(NOMINAL).max(1);
+        let others = (0..nest.axes.len()).filter(|&k| k != roles.n && Some(k) != roles.m);
+        let size = |f: &Flat| dtype_of(nest, f, false).size() as i64;
+        let terms = nest.over().iter().map(|a| a.extent.as_const().unwrap_or(NOMINAL).max(1));
+        let terms = terms.fold(1i64, i64::saturating_mul);
+        let row_step = roles.m.and_then(|m| match &roles.scalar.steps(&nest.axes[m].var)[..] {
+            [Some(step)] => Some(step.as_const()?.saturating_mul(size(roles.scalar)).saturating_abs()),
+            _ => None,
+        });
+        Shape {
+            target,
+            rows: roles.m.map_or(1, extent),
+            vectors: ceil(extent(roles.n), lanes.into()),
+            terms,
+            inner_terms: terms / nest.over().first().and_then(|a| a.extent.as_const()).unwrap_or(1).max(1),
+            may_block: false,
+            outer: others.map(extent).fold(1, i64::saturating_mul),
+            is_shared: roles.m.is_none_or(|m| !roles.vector.mentions(&nest.axes[m].var)),
+            row_step,
+            row_bytes: terms.saturating_mul(size(roles.scalar)),
+            vector_bytes: i64::from(lanes) * size(roles.vector),
+        }
+    }
+
+    /// Cycles of one term of a tile.
+    fn step(&self, mr: i64, nr: i64) -> f64 {
+        let products = (mr * nr) as f64 / PER_CYCLE;
+        let loads = (mr + if self.is_shared { nr } else { mr * nr }) as f64 / PER_CYCLE;
+        let conflict = if self.conflicts(mr) { CONFLICT } else { 1.0 };
+        products.max(loads).max(LATENCY) * conflict + STEP
+    }
+
+    /// Whether the lines that a tile's rows are at compete for the same places of the nearest cache.
+    fn conflicts(&self, mr: i64) -> bool {
+        let Some(step) = self.row_step.filter(|s| *s > 0) else { return false };
+        // Half of the places are for the other factor and what comes next.
+        let ways = self.target.memory.first().map_or(8, |l| l.bytes as i64 / WAY_BYTES) / 2;
+        // Rows that share a place are those whose distance is a multiple of a way.
+        let alike = |k: &i64| k.saturating_mul(step) % WAY_BYTES < LINE_BYTES;
+        (0..mr).filter(alike).count() as i64 > ways
+    }
+
+    /// Seconds of computing.
+    fn computing(&self, mr: i64, nr: i64) -> f64 {
+        let blocks = match self.terms_of_block(mr, nr, 0) {
+            kc @ 1.. if self.may_block => ceil(self.terms, kc) as f64,
+            _ => 1.0,
+        };
+        let part = |rows: i64, vectors: i64, count: i64| {
+            let ends = blocks * (TILE.0 + TILE.1 * (rows * vectors) as f64);
+            let tile = self.terms as f64 * self.step(rows, vectors) + ends;
+            if rows * vectors == 0 { 0.0 } else { count as f64 * tile }
+        };
+        let (whole_rows, rest_rows) = (self.rows / mr, self.rows % mr);
+        let (panels, rest_vectors) = (self.vectors / nr, self.vectors % nr);
+        let whole = part(mr, nr, whole_rows * panels) + part(mr, rest_vectors, whole_rows);
+        let rest = part(rest_rows, nr, panels) + part(rest_rows, rest_vectors, 1);
+        (whole + rest) / CLOCK
+    }
+
+    /// Seconds of reading with blocks of so many rows.
+    fn reading(&self, mr: i64, nr: i64, mc: i64) -> f64 {
+        let tiles = ceil(self.rows, mr);
+        let blocks = ceil(self.rows, mc);
+        let panels = ceil(self.vectors, nr);
+        let columns = self.columns(self.vectors);
+        let is_near = self.may_block && self.terms_of_block(mr, nr, mc) > 0;
+        let panel = if is_near { 0 } else { self.columns(nr.min(self.vectors)) };
+        let rows = self.row_bytes.saturating_mul(self.rows);
+        self.seconds(columns, columns, blocks)
+            + self.seconds(columns, panel, tiles - blocks)
+            + self.seconds(rows, self.row_bytes.saturating_mul(mc.min(self.rows)), panels)
+    }
+
+    /// Bytes of so many vectors of all terms.
+    fn columns(&self, vectors: i64) -> i64 {
+        self.terms.saturating_mul(vectors).saturating_mul(self.vector_bytes)
+    }
+
+    /// Seconds of reading `bytes` several times from the cache that holds `kept`; the nearest is free.
+    fn seconds(&self, bytes: i64, kept: i64, times: i64) -> f64 {
+        let holds = |l: &&aic_ir::target::MemoryLevel| l.bytes / 4 * 3 >= kept as u64;
+        match self.target.memory.iter().position(|l| holds(&l)) {
+            Some(0) | None => 0.0,
+            Some(k) => bytes as f64 * times as f64 / self.target.memory[k].bandwidth,
+        }
+    }
+
+    /// The rows of a block, 0 for all, and the seconds that all takes.
+    fn block(&self, mr: i64, nr: i64, may_block: bool) -> (i64, f64) {
+        let (tiles, computing) = (ceil(self.rows, mr), self.computing(mr, nr));
+        let counts = BLOCKS.into_iter().chain([tiles]).filter(|n| *n == 1 || may_block && *n <= tiles);
+        let timed = counts.map(|n| {
+            let mc = ceil(tiles, n) * mr;
+            let panels = (self.vectors / nr).max(1);
+            let parts = self.outer.saturating_mul((self.rows / mc).max(1)).saturating_mul(panels);
+            let uneven = if computing < ALONE { 1.0 } else { 1.0 + (parts % THREADS) as f64 / parts as f64 };
+            (mc, (computing + EXPOSED * self.reading(mr, nr, mc)) * uneven)
+        });
+        let (mc, time) = timed.min_by(|a, b| a.1.total_cmp(&b.1)).unwrap_or((0, f64::INFINITY));
+        (if mc >= self.rows { 0 } else { mc }, time)
+    }
+
+    /// Terms of a block whose rows of a panel stay in the nearest cache for several tiles; 0 where all do, or few read
+    /// them.
+    fn terms_of_block(&self, mr: i64, nr: i64, mc: i64) -> i64 {
+        let room = self.target.memory.first().map_or(0, |l| l.bytes as i64) / 4 * 3;
+        let (panel, rows) = (self.columns(nr), if mc > 0 { mc.min(self.rows) } else { self.rows });
+        if rows <= 2 * mr || panel <= room || self.inner_terms == self.terms {
+            return 0;
+        }
+        let (outermost, blocks) = (self.terms / self.inner_terms, ceil(panel, room));
+        ceil(outermost, blocks) * self.inner_terms
+    }
+
+    /// Terms ahead of which a packed factor is asked for: the next block or panel while tiles of rows read this one, or some
+    /// bytes where it is read once. 0 if it stays in a cache that is near.
+    fn ahead(&self, mr: i64, nr: i64, mc: i64) -> i64 {
+        let near = self.target.memory.get(1).map_or(0, |l| l.bytes as i64);
+        let row = nr * self.vector_bytes;
+        let rows = if mc > 0 { mc } else { self.rows };
+        let kc = if self.may_block { self.terms_of_block(mr, nr, mc) } else { 0 };
+        match self.columns(self.vectors) {
+            all if all <= near => 0,
+            _ if kc > 0 => kc,
+            _ if rows > mr && self.columns(nr) <= near / 2 => self.terms,
+            _ => (AHEAD_BYTES / row).max(1),
+        }
+    }
+}
+
+fn ceil(a: i64, b: i64) -> i64 {
+    a / b.max(1) + i64::from(a % b.max(1) > 0)
+}
