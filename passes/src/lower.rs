@@ -305,7 +305,7 @@ impl Lowering<'_> {
             return *b;
         }
         let dtype = self.program.buffers[root].ty.dtype;
-        let len = packing.len().unwrap_or_default();
+        let len = packing.numel().unwrap_or_default();
         let b = self.buffer(Type::new(dtype, vec![len.into()]), Place::Heap);
         self.packed.insert((root, packing), b);
         b

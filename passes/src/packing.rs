@@ -6,7 +6,7 @@
 
 use aic_ir::dtype::DType;
 use aic_ir::error::{Error, Result};
-use aic_ir::tensor::{Tensor, numel};
+use aic_ir::tensor::{self, Tensor};
 use aic_ir::{bail, ensure};
 use bytes::Bytes;
 use memmap2::MmapMut;
@@ -56,9 +56,9 @@ impl Packing {
     ///
     /// # Errors
     /// They are more than an address space holds.
-    pub fn len(&self) -> Result<usize> {
+    pub fn numel(&self) -> Result<usize> {
         let extents = self.outer.iter().chain(&self.terms).map(|s| s.extent);
-        numel(&extents.chain([self.n_panels(), self.panel]).collect::<Vec<_>>())
+        tensor::numel(&extents.chain([self.n_panels(), self.panel]).collect::<Vec<_>>())
     }
 
     /// The packed array of `t`.
@@ -67,7 +67,7 @@ impl Packing {
     /// `t` is not an array that this is a layout of, or memory is short.
     pub fn pack(&self, t: &Tensor) -> Result<Tensor> {
         self.check(t)?;
-        let len = self.len()?;
+        let len = self.numel()?;
         let bytes = match t.dtype().size() {
             1 => self.copy::<1>(t.bytes(), len),
             2 => self.copy::<2>(t.bytes(), len),

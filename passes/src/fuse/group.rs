@@ -90,11 +90,13 @@ pub fn body(flow: &Flow, set: &Set, name: Option<&str>, is_needed: &dyn Fn(usize
     Body { graph, inputs, outputs, constants }
 }
 
+/// The text of a body without names, and its constants.
+type Known = (String, BTreeSet<usize>);
+
 /// The number of kernels of groups; equal bodies are asked about once.
 #[derive(Debug, Default)]
 pub struct Kernels {
-    /// By the text of the body without names, and its constants.
-    known: RefCell<HashMap<(String, BTreeSet<usize>), Option<usize>>>,
+    known: RefCell<HashMap<Known, Option<usize>>>,
 }
 
 impl Kernels {

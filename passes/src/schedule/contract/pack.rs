@@ -38,7 +38,7 @@ pub fn packings(nest: &Nest, s: &Schedule) -> Option<(usize, Packing)> {
 
 /// The buffer of a packed input.
 pub fn packed_buffer(buffer: &Buffer, packing: &Packing) -> Buffer {
-    let len = packing.len().unwrap_or_default();
+    let len = packing.numel().unwrap_or_default();
     Buffer { len: len.into(), ..buffer.clone() }
 }
 
@@ -123,7 +123,7 @@ impl Layout {
             _ => at * s.extent.into() + axis.dim(),
         };
         let packing = Packing { offset, outer, columns: own, panel: columns as usize, terms };
-        packing.len().ok()?;
+        packing.numel().ok()?;
         let outside = outer_axes.iter().copied().zip(&packing.outer).fold(Dim::from(0), place);
         let row = outside * packing.n_panels().into() + Dim::sym(&panel());
         let row = nest.over().iter().zip(&packing.terms).fold(row, place);
