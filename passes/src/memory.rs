@@ -1,8 +1,8 @@
 //! Memory planning: one arena for all intermediate buffers.
 //!
 //! A buffer lives from the first step that writes it to the last that reads it or an alias of it. Buffers of known
-//! size are placed largest first, each at the lowest offset where it meets no buffer that lives at the same time;
-//! buffers of symbolic size follow, sharing a place where their size expressions are equal and their lifetimes apart.
+//! size are placed largest first, each at the lowest offset where it meets no buffer that lives at the same time.
+//! Buffers of symbolic size follow, in the same way among those whose sizes are multiples of the same expression.
 //! [`check`] proves of any plan, however made, that no buffer is written over while it is needed.
 
 use aic_ir::dim::Dim;
@@ -36,46 +36,57 @@ impl Life {
 /// Fills in the offsets of all arena buffers and the arena's size.
 pub fn plan(p: &mut Program) {
     let mut lives = lifetimes(p);
-    // Largest first; symbolic sizes last, in order of first use.
-    lives.sort_by_key(|l| (l.size.as_const().map_or((1, 0), |n| (0, -n)), l.first, l.buffer));
-    let mut placed: Vec<(Life, i64)> = Vec::new();
-    let mut slots: Vec<(Dim, Vec<Life>)> = Vec::new();
+    lives.sort_by_key(|l| (l.first, l.buffer));
+    let mut regions: Vec<(Dim, Vec<(i64, Life)>)> = vec![(1.into(), Vec::new())];
     for life in lives {
-        match life.size.as_const() {
-            Some(size) => {
-                let at = lowest_gap(&placed, &life, size);
-                p.buffers[life.buffer].place = Place::Arena(at.into());
-                placed.push((life, at));
-            }
-            None => {
-                let free = slots
-                    .iter_mut()
-                    .find(|(size, users)| *size == life.size && !users.iter().any(|u| u.meets(&life)));
-                match free {
-                    Some((_, users)) => users.push(life),
-                    None => slots.push((life.size.clone(), vec![life])),
-                }
-            }
+        let (n, unit) = multiple(&life.size);
+        match regions.iter_mut().find(|(u, _)| *u == unit) {
+            Some((_, members)) => members.push((n, life)),
+            None => regions.push((unit, vec![(n, life)])),
         }
     }
-    let known = placed.iter().filter_map(|(l, at)| Some(at + l.size.as_const()?)).max().unwrap_or(0);
-    let mut end = Dim::from(known);
-    for (size, users) in slots {
-        for u in users {
-            p.buffers[u.buffer].place = Place::Arena(end.clone());
+    let mut begin = Dim::from(0);
+    for (unit, mut members) in regions {
+        members.sort_by_key(|(n, life)| (-n, life.first, life.buffer));
+        let mut placed: Vec<Placed> = Vec::new();
+        for (n, life) in members {
+            let at = lowest_gap(&placed, &life, n);
+            p.buffers[life.buffer].place = Place::Arena(begin.clone() + unit.clone() * at.into());
+            placed.push(Placed { life, from: at, to: at + n });
         }
-        end = end + size;
+        begin = begin + unit * placed.iter().map(|p| p.to).max().unwrap_or(0).into();
     }
-    p.arena_bytes = end;
+    p.arena_bytes = begin;
 }
 
-/// The lowest offset at which `size` bytes meet no buffer that lives at the same time.
-fn lowest_gap(placed: &[(Life, i64)], life: &Life, size: i64) -> i64 {
-    let mut taken: Vec<(i64, i64)> = placed
-        .iter()
-        .filter(|(other, _)| other.meets(life))
-        .filter_map(|(other, at)| Some((*at, at + other.size.as_const()?)))
-        .collect();
+/// A size as a multiple of an expression whose terms have no common factor.
+fn multiple(size: &Dim) -> (i64, Dim) {
+    if let Some(n) = size.as_const() {
+        return (n, 1.into());
+    }
+    let factor = size.terms().fold(size.constant(), |n, (c, _)| gcd(n, c)).max(1);
+    let unit = size.floor_div(&factor.into());
+    match unit.clone() * factor.into() == *size {
+        true => (factor, unit),
+        false => (1, size.clone()),
+    }
+}
+
+fn gcd(a: i64, b: i64) -> i64 {
+    if b == 0 { a.abs() } else { gcd(b, a % b) }
+}
+
+/// A buffer with its place, in units of its region.
+struct Placed {
+    life: Life,
+    from: i64,
+    to: i64,
+}
+
+/// The lowest offset at which so many units meet no buffer that lives at the same time.
+fn lowest_gap(placed: &[Placed], life: &Life, size: i64) -> i64 {
+    let mut taken: Vec<(i64, i64)> =
+        placed.iter().filter(|p| p.life.meets(life)).map(|p| (p.from, p.to)).collect();
     taken.sort_unstable();
     let mut at = 0;
     for (from, to) in taken {
@@ -251,6 +262,18 @@ mod tests {
         assert!(!refused(&one_after_another, &[0, 0]));
         assert!(refused(&one_into_another, &[0, 0]) && !refused(&one_into_another, &[64, 0]));
         assert!(refused(&one_into_another, &[0, 128]), "beyond the arena's end");
+    }
+
+    #[test]
+    fn symbolic_sizes_share_memory_too() {
+        let mut program = copies(&[(INPUT, 2), (2, 3), (3, 4), (4, OUTPUT)], &[0, 0, 0]);
+        for (k, n) in [(2, 16), (3, 48), (4, 32)] {
+            program.buffers[k].ty.dims = vec![Dim::named("n") * n.into()];
+        }
+        plan(&mut program);
+        check(&program).unwrap();
+        assert_eq!(program.arena_bytes, Dim::named("n") * (80 * 4).into());
+        assert_eq!(least_bytes(&program, &|d| d.eval(&|_| Some(1)).unwrap()), 80 * 4);
     }
 
     #[test]
