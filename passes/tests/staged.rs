@@ -165,6 +165,24 @@ fn attention_between_transpositions() {
 }
 
 #[test]
+fn attention_with_an_axis_of_one() {
+    let text = "graph(%0: f32[37,8,24], %1: f32[37,8,24], %2: f32[37,8,24]) -> f32[1,8,37,24] {
+      %3 = transpose %0 {perm=[1,0,2]}
+      %4 = reshape %3 {shape=[1,8,37,24]}
+      %5 = transpose %1 {perm=[1,0,2]}
+      %6 = reshape %5 {shape=[1,8,37,24]}
+      %7 = transpose %2 {perm=[1,0,2]}
+      %8 = reshape %7 {shape=[1,8,37,24]}
+      %9 = attention %4 %6 %8 {scale=0.2, causal=false}
+      return %9
+    }";
+    assert_eq!(
+        check(text, &[&[]]),
+        "staged of 24 rows: map, contract, reduce_inner, reduce_inner, map, map, contract\n"
+    );
+}
+
+#[test]
 fn attention_of_unknown_extents() {
     let text = "graph(%0: f32[b,4,s,24], %1: f32[b,4,t,24], %2: f32[b,4,t,24]) -> f32[b,4,s,24] {
       %3 = attention %0 %1 %2 {scale=0.2, causal=true}

@@ -178,5 +178,7 @@ fn common(phases: &[Phase]) -> Vec<Common> {
             let vars = (0..phases.len()).map(|p| of_class(p, class_of_last(k))).collect::<Option<_>>()?;
             Some(Common { extent: last.axes[k].extent.clone(), vars })
         })
+        // A single iteration needs no loop, and simplified expressions don't mention it.
+        .filter(|c: &Common| !c.extent.is(1) || c.is_total())
         .collect()
 }
