@@ -329,6 +329,22 @@ fn rows_are_copied() {
 }
 
 #[test]
+fn rows_become_columns() {
+    for (dtype, n) in [("f32", 2), ("f32", 4), ("f32", 8), ("f32", 16), ("f64", 8), ("i64", 4), ("f64", 2)] {
+        let text = format!(
+            "kernel @turned(in x: {dtype}[700], out y: {dtype}[700]) {{
+               alloc t: {dtype}[512] stack
+               copy t[3; 19] from x[5; 1, 37] size [{n}, {n}]
+               for i in 0..2 {{
+                 copy y[320*i; 20] from t[3; 1, 19] size [{n}, {n}]
+               }}
+             }}"
+        );
+        differential(&text, &[], 0.0);
+    }
+}
+
+#[test]
 fn prefetching_changes_nothing() {
     differential(
         "kernel @ahead(in x: f32[64], out y: f32[64]) {
