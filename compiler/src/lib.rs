@@ -7,6 +7,7 @@ pub mod reproducer;
 pub mod import;
 pub mod io;
 
+pub mod ascend;
 pub mod package;
 pub mod plan;
 pub mod session;

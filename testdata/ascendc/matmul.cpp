@@ -1,9 +1,10 @@
-// c = a * b in half with float sums: tiles of c in turn on the cube units, two buffers in L1 and one step of L0 each.
+// c = a * b in half with float sums: tiles of c in turn on the cube units, two buffers in L1 and in L0.
 #include "kernel_operator.h"
 using namespace AscendC;
 
 constexpr uint32_t M = 50, K = 80, N = 48, CORES = 2;
 constexpr uint32_t TM = 32, TN = 32, TK = 32;  // a tile of c, and the part of k in L1
+constexpr uint32_t PART = 32;                  // the part of k in L0
 
 // A row-major matrix's tile into fractals of L1, rows beyond its end as zeros where they are summed over.
 __aicore__ inline void LoadL1(const LocalTensor<half>& dst, const GlobalTensor<half>& src, uint32_t rows, uint32_t cols,
@@ -21,8 +22,8 @@ extern "C" __global__ __aicore__ void matmul(GM_ADDR a, GM_ADDR b, GM_ADDR c) {
     TQue<TPosition::CO1, 1> qc;
     pipe.InitBuffer(qa1, 2, TM * TK * sizeof(half));
     pipe.InitBuffer(qb1, 2, TK * TN * sizeof(half));
-    pipe.InitBuffer(qa2, 2, TM * TK * sizeof(half));
-    pipe.InitBuffer(qb2, 2, TK * TN * sizeof(half));
+    pipe.InitBuffer(qa2, 2, TM * PART * sizeof(half));
+    pipe.InitBuffer(qb2, 2, PART * TN * sizeof(half));
     pipe.InitBuffer(qc, 1, TM * TN * sizeof(float));
     GlobalTensor<half> ag, bg;
     GlobalTensor<float> cg;
@@ -44,25 +45,28 @@ extern "C" __global__ __aicore__ void matmul(GM_ADDR a, GM_ADDR b, GM_ADDR c) {
             qb1.EnQue(b1);
             a1 = qa1.DeQue<half>();
             b1 = qb1.DeQue<half>();
-            LocalTensor<half> a2 = qa2.AllocTensor<half>();
-            for (uint32_t i = 0; i < (m + 15) / 16; ++i) {
-                LoadData(a2[i * 16 * k], a1[i * 256], LoadData2DParams(0, k / 16, TM / 16, 0, 0, false, 0));
+            for (uint32_t p0 = 0; p0 < k; p0 += PART) {
+                uint32_t p = k - p0 < PART ? k - p0 : PART;
+                LocalTensor<half> a2 = qa2.AllocTensor<half>();
+                for (uint32_t i = 0; i < (m + 15) / 16; ++i) {
+                    LoadData(a2[i * 16 * p], a1[p0 * TM + i * 256], LoadData2DParams(0, p / 16, TM / 16, 0, 0, false, 0));
+                }
+                qa2.EnQue(a2);
+                LocalTensor<half> b2 = qb2.AllocTensor<half>();
+                for (uint32_t i = 0; i < p / 16; ++i) {
+                    LoadData(b2[i * 16 * n], b1[p0 * 16 + i * 256], LoadData2DParams(0, n / 16, TK / 16, 0, 0, true, 0));
+                }
+                qb2.EnQue(b2);
+                a2 = qa2.DeQue<half>();
+                b2 = qb2.DeQue<half>();
+                Mmad(sum, a2, b2, MmadParams(m, n, p, 0, false, k0 + p0 == 0));
+                // Sums of few fractals follow each other too quickly for the next product to see them.
+                if ((m / 16) * (n / 16) < 10) PipeBarrier<PIPE_M>();
+                qa2.FreeTensor(a2);
+                qb2.FreeTensor(b2);
             }
-            qa2.EnQue(a2);
-            LocalTensor<half> b2 = qb2.AllocTensor<half>();
-            for (uint32_t i = 0; i < k / 16; ++i) {
-                LoadData(b2[i * 16 * n], b1[i * 256], LoadData2DParams(0, n / 16, TK / 16, 0, 0, true, 0));
-            }
-            qb2.EnQue(b2);
             qa1.FreeTensor(a1);
             qb1.FreeTensor(b1);
-            a2 = qa2.DeQue<half>();
-            b2 = qb2.DeQue<half>();
-            Mmad(sum, a2, b2, MmadParams(m, n, k, 0, false, k0 == 0));
-            // Sums of few fractals follow each other too quickly for the next product to see them.
-            PipeBarrier<PIPE_M>();
-            qa2.FreeTensor(a2);
-            qb2.FreeTensor(b2);
         }
         qc.EnQue(sum);
         sum = qc.DeQue<float>();

@@ -31,7 +31,7 @@ impl Target {
                 level("memory", u64::MAX, 1.8e12 * each, 512),
             ],
             spaces: vec![
-                space(Scope::Global, None, 1, false),
+                space(Scope::Global, None, 1, true),
                 space(Scope::Workspace, None, 512, false),
                 space(Scope::Stack, Some(16 << 10), 8, true),
                 space(Scope::Ub, Some(UB_BYTES), 32, true),

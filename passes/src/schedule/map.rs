@@ -2,6 +2,7 @@
 //! tiles, which are turned in registers.
 
 pub mod gpu;
+pub mod npu;
 
 use super::contract::Tiles;
 use super::emit::{Emitter, lane};

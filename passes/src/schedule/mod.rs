@@ -16,6 +16,7 @@ mod prepare;
 mod reduce;
 mod rows;
 mod staged;
+mod unified;
 mod window;
 
 pub use contract::packings;
@@ -92,7 +93,10 @@ pub fn choose_for(nest: &Nest, target: &Target) -> Option<Schedule> {
             Some(_) => product_on_gpu(nest, target).or_else(|| Some(grid::choose(nest))),
         }
     } else if target.level(LoopKind::Bind(Level::Core)).is_some() {
-        contract::npu::choose(nest, target)
+        match nest.reduction {
+            None => map::npu::choose(nest, target),
+            Some(_) => contract::npu::choose(nest, target).or_else(|| reduce::npu::choose(nest, target)),
+        }
     } else {
         target.is_cpu().then(|| choose(nest, target))
     }
@@ -181,6 +185,8 @@ fn body(nest: &Nest, schedule: &Schedule, frame: &mut Frame) -> Vec<Stmt> {
         }
         _ if schedule.tile(Place::Block).is_some() => contract::gpu::body(nest, schedule, frame),
         _ if schedule.tile(Place::L1).is_some() => contract::npu::body(nest, schedule, frame),
+        Class::Map if schedule.tile(Place::Ub).is_some() => map::npu::body(nest, schedule, frame),
+        _ if schedule.tile(Place::Ub).is_some() => reduce::npu::body(nest, schedule, frame),
         Class::Map => map::body(nest, schedule, frame),
         Class::ReduceInner => reduce::inner(nest, schedule, frame),
         Class::Contract if schedule.pack > 0 => contract::packed_body(nest, schedule, frame),

@@ -1,6 +1,8 @@
 //! Reductions: along contiguous memory with vector accumulators, across it with one accumulator per lane, or running
 //! along an output axis.
 
+pub mod npu;
+
 use super::emit::{Emitter, Value, lane};
 use super::nest::Nest;
 use super::{Frame, store};

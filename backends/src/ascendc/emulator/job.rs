@@ -93,6 +93,8 @@ pub struct Time {
     pub cycles: f64,
     /// Bytes from and to global memory, of all cores.
     pub bytes: f64,
+    /// Bytes of memory that these can be of.
+    pub touched: f64,
     /// Pipes and the cycles in which they work, at most on any core.
     pub pipes: Vec<(String, f64)>,
 }
@@ -106,6 +108,30 @@ pub struct Outcome {
     pub times: Vec<Time>,
     /// One per buffer that was asked for.
     pub outputs: Vec<Vec<u8>>,
+}
+
+/// Bytes per second of the memory, and of the second-level cache, as the vendor states them.
+const MEMORY: f64 = 1.8e12;
+const CACHE: f64 = 5e12;
+
+impl Time {
+    /// Seconds from the first instruction to the last: of the core that takes longest, or of the memory they share.
+    pub fn seconds(&self, settings: &Settings) -> f64 {
+        (self.cycles / settings.clock).max(self.touched / MEMORY).max(self.bytes / CACHE)
+    }
+
+    /// What takes longest: a pipe, `memory` or `L2`; `waiting` where no pipe works for half of the time.
+    pub fn bound(&self, settings: &Settings) -> &str {
+        let seconds = self.seconds(settings);
+        if self.touched / MEMORY >= seconds {
+            return "memory";
+        }
+        if self.bytes / CACHE >= seconds {
+            return "L2";
+        }
+        let busiest = self.pipes.iter().max_by(|a, b| a.1.total_cmp(&b.1));
+        busiest.filter(|(_, n)| *n > self.cycles / 2.0).map_or("waiting", |(name, _)| name)
+    }
 }
 
 impl Job {
@@ -173,13 +199,14 @@ impl Outcome {
                     let kernel = next()?.to_owned();
                     let cycles = next()?.parse().map_err(|_| bad())?;
                     let mut rest = next()?.split(' ');
-                    let bytes = rest.next().and_then(|b| b.parse().ok()).ok_or_else(bad)?;
+                    let mut number = || rest.next().and_then(|b| b.parse().ok()).ok_or_else(bad);
+                    let (bytes, touched) = (number()?, number()?);
                     let pipe = |w: &str| {
                         let (name, n) = w.split_once('=')?;
                         Some((name.to_owned(), n.parse().ok()?))
                     };
                     let pipes = rest.map(pipe).collect::<Option<_>>().ok_or_else(bad)?;
-                    outcome.times.push(Time { kernel, cycles, bytes, pipes });
+                    outcome.times.push(Time { kernel, cycles, bytes, touched, pipes });
                 }
                 _ => return Err(bad()),
             }

@@ -9,7 +9,8 @@
 //! ```
 //!
 //! and answers with lines `violation LAUNCH RULE PLACE TEXT` and
-//! `time LAUNCH NAME CYCLES GMBYTES PIPE=CYCLES...` on standard output.
+//! `time LAUNCH NAME CYCLES MOVED TOUCHED PIPE=CYCLES...` on standard output: bytes moved by all cores, and bytes of memory
+//! that these can be of.
 #pragma once
 #include "queue.h"
 #include <fstream>
@@ -190,7 +191,10 @@ class Driver {
             bytes += core->gm_bytes;
             for (int p = 0; p < N_PIPES; ++p) busy[p] = std::max(busy[p], core->pipes[p].busy);
         }
-        std::cout << "time " << n_launches << " " << name << " " << m.makespan() << " " << bytes;
+        double touched = 0;
+        for (const Memory* argument : m.arguments) touched += double(argument->size);
+        std::cout << "time " << n_launches << " " << name << " " << m.makespan() << " " << bytes << " "
+                  << std::min(bytes, touched);
         for (int p = V; p < N_PIPES; ++p) std::cout << " " << PIPE_NAMES[p] << "=" << busy[p];
         std::cout << std::endl;
     }

@@ -22,7 +22,8 @@ void compare(Op& op, const LocalTensor<uint8_t>& dst, const LocalTensor<T>& src,
     op.require(count * sizeof(T) % 256 == 0, "R14", "%u elements of %zu bytes aren't a multiple of 256 bytes", count, sizeof(T));
     op.instr.cost = vector_cost({14, 2, 22}, double(count) * sizeof(T));
     op.aligned(dst), op.aligned(src);
-    op.read(src, 0, uint64_t(count) * sizeof(T));
+    // Whole repeats are compared; the bits of what lies behind the end of a row are not used.
+    op.peek(src, 0, uint64_t(count) * sizeof(T));
     op.write(dst, 0, (count + 7) / 8);
     op.issue([=] {
         for (uint32_t k = 0; k < count; ++k) {
@@ -57,7 +58,7 @@ void Compare(const LocalTensor<U>& dst, const LocalTensor<T>& src0, const LocalT
     aic_model::Op op(aic_model::V, "Compare", at);
     op.require(!std::is_same_v<T, int32_t> || mode == CMPMODE::EQ, "R11", "int32_t is compared for equality only");
     op.aligned(src1);
-    op.read(src1, 0, uint64_t(count) * sizeof(T));
+    op.peek(src1, 0, uint64_t(count) * sizeof(T));
     aic_model::compare(op, dst.template ReinterpretCast<uint8_t>(), src0, count,
                        [=](uint32_t k, T a) { return aic_model::holds(mode, a, src1.data()[k]); });
 }

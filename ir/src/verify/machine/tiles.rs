@@ -11,8 +11,10 @@ impl Checker<'_> {
         let (dst, src) = (dst.clone(), src.clone());
         let name = self.target.name.clone();
         let is_spread = c.dst.is_fragment() || c.src.is_fragment();
+        // Nothing but an NPU's copies moves rows of its unified buffer.
         let plain = !is_spread
             && dst.dtype == src.dtype
+            && ![dst.scope, src.scope].contains(&Scope::Ub)
             && self.is_addressable(dst.scope)
             && self.is_addressable(src.scope);
         if c.token.is_none() && plain {
