@@ -99,17 +99,16 @@ const NETWORKS: &[&str] = &[
   %3 = relu %2
   return %3
 }",
-    "graph(%0 \"x\": f16[3,7,31]) -> f16[3,31,7] {
-  %1 = transpose %0 {perm=[0,2,1]}
-  %2 = exp %1
-  return %2
+    "graph(%0 \"x\": f32[9,131]) -> f32[9] {
+  %1 = reduce %0 {axes=[1], op=sum}
+  return %1
 }",
 ];
 
 #[test]
 fn networks_on_the_model() {
     let target = Target::ascend_910b3();
-    let mut cases: Vec<Case> = Vec::new();
+    let (mut cases, mut refused): (Vec<Case>, Vec<String>) = (Vec::new(), Vec::new());
     for (k, text) in NETWORKS.iter().enumerate() {
         let graph = aic_ir::text::parse_graph(text).unwrap();
         let mut rng = Rng::new(k as u64);
@@ -122,9 +121,13 @@ fn networks_on_the_model() {
         let want = aic_ir::eval::graph(&graph, &x).unwrap();
         let mut program = aic_passes::pipeline::compile(graph, &Options::new(target.clone())).unwrap();
         program.kernels.iter_mut().for_each(|kernel| kernel.name = format!("n{k}_{}", kernel.name));
-        let sources = ascend::sources(&program, &target).unwrap();
-        cases.push(Case { what: format!("network {k}"), program, sources, x, want });
+        let what = format!("network {k}");
+        match ascend::sources(&program, &target) {
+            Ok(sources) => cases.push(Case { what, program, sources, x, want }),
+            Err(e) => refused.push(format!("{what}: {}", e.message)),
+        }
     }
-    let wrong = failures(&cases);
+    let mut wrong = failures(&cases);
+    wrong.extend(refused);
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }

@@ -563,7 +563,7 @@ impl Writer<'_> {
         };
         let root = self.unary("Sqrt", x, "", DType::F32, if e == 0.5 { wish } else { None });
         let base = match e.abs() {
-            n if n == 0.5 => root?,
+            0.5 => root?,
             n if n.fract() == 0.0 && (1.0..=16.0).contains(&n) => {
                 let mut power = x.clone();
                 for _ in 1..n as u32 {
