@@ -140,7 +140,8 @@ fn an_npu_transposes_fractals_of_16_bits_only() {
     check_on(&["x86-64", "x86-64-v3"], text, &[]);
     let c = compose(&parse_graph(text).unwrap()).unwrap();
     let npu = Target::ascend_910b3();
-    assert!(schedule::kernel("k", &c, &npu).unwrap_err().message.contains("no schedule for this loop nest"));
+    // Its vector cores do it.
+    assert!(schedule::kernel("k", &c, &npu).unwrap().schedule.unit.is_empty());
     let s = "contract unit=cube_f32 cores=3 l1=32x64x64*2 l0=32x64x32*2 ub=8x64x1".parse().unwrap();
     let found = verify::machine(&schedule::apply("k", &schedule::Nest::new(&c).unwrap(), &s), &npu);
     assert!(
