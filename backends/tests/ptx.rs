@@ -3,9 +3,13 @@
 #![cfg(feature = "llvm")]
 #![allow(clippy::unwrap_used)]
 
+use aic_backends::emulate;
 use aic_backends::ptx::{self, Ptxas};
+use aic_ir::eval::KernelBuffer;
 use aic_ir::kernel::Kernel;
+use aic_ir::scalar::Scalar;
 use aic_ir::target::Target;
+use aic_ir::tensor::{read_scalar, write_scalar};
 use aic_ir::text::parse_kernel;
 use std::path::{Path, PathBuf};
 
@@ -78,6 +82,58 @@ fn assembled() {
         for u in usages {
             println!("{} {u:?}", target.name);
             assert!(u.spilled == 0 && u.stack == 0 && u.registers <= REGISTERS, "{}: {u:?}", target.name);
+        }
+    }
+}
+
+/// The module that PTX is made of, executed by the emulator, gives what the interpreter of the loop IR gives: integers
+/// are drawn, whose sums are exact in any order.
+#[test]
+fn executed() {
+    let mut seed = 7u64;
+    let mut draw = || {
+        seed = seed.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
+        f64::from((seed >> 33) as u32 % 7) - 3.0
+    };
+    for (_, kernel) in kernels() {
+        let module = ptx::optimized(std::slice::from_ref(&kernel), &Target::sm_80()).unwrap();
+        let mut want: Vec<KernelBuffer> = Vec::new();
+        for p in &kernel.params {
+            let (dtype, len) = (p.buffer.dtype, p.buffer.len.constant() as usize);
+            let mut b = KernelBuffer::poisoned(dtype, len);
+            if !p.writable {
+                b.data.clear();
+                (0..len).for_each(|_| write_scalar(dtype, Scalar::F(draw()).cast(dtype), &mut b.data));
+            }
+            want.push(b);
+        }
+        let mut found: Vec<Vec<u8>> = want.iter().map(|b| b.data.clone()).collect();
+        aic_ir::eval::kernel(&kernel, &mut want, &[]).unwrap();
+        let launch = &module.launches[0];
+        let grid = [0, 1, 2].map(|axis| launch.grid[axis].constant() as u32);
+        let (block, cluster, dynamic_shared) = (launch.threads, [1; 3], launch.shared_bytes as usize);
+        let launch = emulate::Launch { grid, block, cluster, dynamic_shared };
+        let text = ptx::text(&module).unwrap();
+        let emulator = emulate::Emulator::new(&text, emulate::Options { seed: Some(3), threads: 1 }).unwrap();
+        let params = kernel.params.iter().zip(&mut found);
+        let mut buffers: Vec<emulate::Buffer> = params
+            .map(|(p, data)| emulate::Buffer {
+                name: p.buffer.name.name().into(),
+                data,
+                writable: p.writable,
+            })
+            .collect();
+        let args: Vec<emulate::Arg> = (0..buffers.len()).map(emulate::Arg::Buffer).collect();
+        emulator.launch(&kernel.name, &launch, &mut buffers, &args).unwrap();
+        for ((p, want), found) in kernel.params.iter().zip(&want).zip(&found).filter(|((p, _), _)| p.writable)
+        {
+            let (dtype, size) = (p.buffer.dtype, p.buffer.dtype.size());
+            for at in 0..want.data.len() / size {
+                let value = |data: &[u8]| read_scalar(dtype, &data[at * size..][..size]).as_f64();
+                let (a, b) = (value(&want.data), value(found));
+                let near = (a - b).abs() <= 1e-6 * a.abs().max(1e-3);
+                assert!(near, "{}: element {at} of {}: expected {a}, found {b}", kernel.name, p.buffer.name);
+            }
         }
     }
 }

@@ -34,7 +34,9 @@ fn artifacts_for_both_cards() {
         let ptx = std::fs::read_to_string(out.join("model.ptx")).unwrap();
         assert!(ptx.contains(".version 8.0") && !ptx.contains("llvm."), "{ptx}");
         let built = Command::new("cc")
-            .args(["-O1", "-Wall", "-Wextra", "-Werror", "-shared", "-fPIC", "model.c", "-o", "model.so", "-ldl"])
+            .args([
+                "-O1", "-Wall", "-Wextra", "-Werror", "-shared", "-fPIC", "model.c", "-o", "model.so", "-ldl",
+            ])
             .current_dir(&out)
             .output()
             .unwrap();
@@ -68,7 +70,8 @@ fn what_has_no_kernel_is_named() {
     let (model, out) = (folder.path().join("top.aic"), folder.path().join("out"));
     let text = "graph(%0 \"x\": f32[n]) -> i64[m,1] { %1 = nonzero %0 return %1 }";
     std::fs::write(&model, text).unwrap();
-    let (ok, said) = aic(&["compile", model.to_str().unwrap(), "--target", "ptx", "-o", out.to_str().unwrap()]);
+    let (ok, said) =
+        aic(&["compile", model.to_str().unwrap(), "--target", "ptx", "-o", out.to_str().unwrap()]);
     assert!(!ok && !out.exists(), "{said}");
     let (ok, said) = aic(&["compile", model.to_str().unwrap(), "--target", "ptx:sm_70", "-o", "x"]);
     assert!(!ok && said.contains("ptx:sm_90a"), "{said}");
