@@ -3,6 +3,7 @@
 //! The way is always the same: [`Source::load`], [`Source::import`], [`lower`], and then a [`Runner`] in this process or
 //! an artifact. Nothing here prints.
 
+use crate::emulate::Emulated;
 use crate::import::load::{self, Model};
 use crate::import::onnx::{self, ImportOptions, Imported, Structure};
 use crate::import::proto::{DataType, DimValue, Dimension, TensorType, TypeValue, ValueInfoProto};
@@ -269,6 +270,8 @@ pub fn target(cpu: &CpuOptions) -> Result<Target> {
 pub struct Options {
     /// The CPU that code is made for.
     pub cpu: CpuOptions,
+    /// The GPU that kernels are made for, if it isn't the CPU.
+    pub gpu: Option<Target>,
     /// How much is optimised: index into [`pipeline::LEVELS`].
     pub level: usize,
     /// Which rewrites are admitted.
@@ -286,6 +289,7 @@ impl Default for Options {
     fn default() -> Options {
         Options {
             cpu: CpuOptions::default(),
+            gpu: None,
             level: 2,
             numerics: Numerics::default(),
             rules: Vec::new(),
@@ -301,7 +305,12 @@ impl Options {
     /// # Errors
     /// The CPU is unknown.
     pub fn pipeline(&self) -> Result<pipeline::Options> {
-        Ok(self.pipeline_for(target(&self.cpu)?))
+        Ok(self.pipeline_for(self.machine()?))
+    }
+
+    /// What kernels are made for.
+    fn machine(&self) -> Result<Target> {
+        self.gpu.clone().map_or_else(|| target(&self.cpu), Ok)
     }
 
     /// What the passes are told, for a given machine.
@@ -405,6 +414,8 @@ pub enum Runner {
     Reference(Graph, Vec<Tensor>),
     /// Compiled kernels.
     Compiled(Session),
+    /// A GPU's kernels without a GPU.
+    Emulated(Emulated, Vec<Tensor>),
 }
 
 /// How long it took to get a [`Runner`].
@@ -444,7 +455,7 @@ impl Runner {
     /// Keeps the inputs of the runs that follow.
     pub fn bind(&mut self, inputs: &[Tensor]) {
         match self {
-            Runner::Reference(_, bound) => *bound = inputs.to_vec(),
+            Runner::Reference(_, bound) | Runner::Emulated(_, bound) => *bound = inputs.to_vec(),
             Runner::Compiled(session) => session.bind(inputs),
         }
     }
@@ -457,6 +468,7 @@ impl Runner {
         match self {
             Runner::Reference(graph, inputs) => eval::graph(graph, inputs).map(drop),
             Runner::Compiled(session) => session.run_bound(),
+            Runner::Emulated(program, inputs) => program.run(inputs).map(drop),
         }
     }
 
@@ -468,21 +480,22 @@ impl Runner {
         match self {
             Runner::Reference(graph, _) => eval::graph(graph, inputs),
             Runner::Compiled(session) => session.run(inputs),
+            Runner::Emulated(program, _) => program.run(inputs),
         }
     }
 
     /// How long each step of the last run took; nothing unless the session was opened to measure it.
     pub fn step_times(&self) -> Vec<Duration> {
         match self {
-            Runner::Reference(..) => Vec::new(),
+            Runner::Reference(..) | Runner::Emulated(..) => Vec::new(),
             Runner::Compiled(session) => session.step_times(),
         }
     }
 
-    /// Bytes of intermediate memory held now; 0 for the interpreter, which has no arena.
+    /// Bytes of intermediate memory held now; 0 for the interpreter and the emulator, which hold none between runs.
     pub fn arena_bytes(&self) -> usize {
         match self {
-            Runner::Reference(..) => 0,
+            Runner::Reference(..) | Runner::Emulated(..) => 0,
             Runner::Compiled(session) => session.arena_bytes(),
         }
     }

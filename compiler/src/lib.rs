@@ -1,6 +1,7 @@
 //! The compiler as a library: what the command line `aic` is made of.
 
 pub mod driver;
+pub mod emulate;
 pub mod graph_file;
 pub mod reproducer;
 

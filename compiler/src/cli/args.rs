@@ -2,10 +2,11 @@
 
 use super::print::{self, Progress};
 use aic::driver::{self, Runner, Source, Times};
+use aic::emulate::Emulated;
 use aic::import::onnx::Structure;
 use aic::io::{self, Format};
 use aic::session;
-use aic_backends::{BACKENDS, CpuOptions};
+use aic_backends::{BACKENDS, CpuOptions, emulate};
 use aic_ir::ensure;
 use aic_ir::error::{Error, Result};
 use aic_ir::graph::Graph;
@@ -124,6 +125,41 @@ fn default_backend() -> &'static str {
     aic_backends::available().next().map_or(REFERENCE, |b| b.name)
 }
 
+/// Whether to compile for a GPU.
+#[derive(clap::Args)]
+pub struct GpuArgs {
+    /// Compile for a CUDA GPU: ptx or ptx:sm_80 (A100 and later), ptx:sm_90a (H100, H200)
+    #[arg(long = "target", value_name = "ptx[:SM]", value_parser = parse_gpu)]
+    gpu: Option<Target>,
+    /// Execute the GPU's kernels on this machine, without a GPU: slow, and wrong wherever a GPU may be
+    #[arg(long, requires = "gpu")]
+    emulate: bool,
+}
+
+impl GpuArgs {
+    /// The GPU to emulate, if there is to be one.
+    ///
+    /// # Errors
+    /// There is to be a real one.
+    pub fn emulated(&self) -> Result<Option<Target>> {
+        let help = "add --emulate to execute its kernels on this machine";
+        let Some(gpu) = &self.gpu else { return Ok(None) };
+        match self.emulate {
+            true => Ok(Some(gpu.clone())),
+            false => Err(Error::new(format!("aic can't run code for {} on a GPU", gpu.name)).help(help)),
+        }
+    }
+}
+
+fn parse_gpu(text: &str) -> std::result::Result<Target, String> {
+    let name = match text.split_once(':') {
+        None if text == "ptx" => "sm_80",
+        Some(("ptx", name)) if name.starts_with("sm_") => name,
+        _ => return Err("expected ptx, ptx:sm_80 or ptx:sm_90a".into()),
+    };
+    Target::named(name).ok_or_else(|| format!("there is no {name}: sm_80 and sm_90a are known"))
+}
+
 /// How to optimise.
 #[derive(clap::Args)]
 pub struct OptimiseArgs {
@@ -157,6 +193,7 @@ impl OptimiseArgs {
     pub fn options(&self, cpu: CpuOptions) -> Result<driver::Options> {
         Ok(driver::Options {
             cpu,
+            gpu: None,
             level: self.level().unwrap_or(driver::Options::default().level),
             numerics: self.numerics.into(),
             rules: self.rules.iter().map(|path| rules(path)).collect::<Result<_>>()?,
@@ -216,6 +253,8 @@ pub struct RunArgs {
     pub threads: u32,
     #[command(flatten)]
     cpu: CpuArgs,
+    #[command(flatten)]
+    gpu: GpuArgs,
     #[command(flatten)]
     optimise: OptimiseArgs,
 }
@@ -300,14 +339,27 @@ pub fn prepare(model: &ModelArgs, args: &RunArgs, options: session::Options) -> 
     Ok(Prepared { source, runner, inputs, outputs, format, program, times })
 }
 
-fn compile(graph: Graph, args: &RunArgs, options: session::Options) -> Result<(Runner, Program, Times)> {
+fn compile(
+    graph: Graph,
+    args: &RunArgs,
+    session_options: session::Options,
+) -> Result<(Runner, Program, Times)> {
     let start = Instant::now();
     let cpu = CpuOptions { backend: args.backend, cpu: args.cpu.cpu.clone(), ..CpuOptions::default() };
-    let program = driver::lower(graph, &args.optimise.options(cpu.clone())?)?;
+    let gpu = args.gpu.emulated()?;
+    let options = driver::Options { gpu: gpu.clone(), ..args.optimise.options(cpu.clone())? };
+    let program = driver::lower(graph, &options)?;
     report_host_nodes(&program, args.strict)?;
     let lowering = start.elapsed();
     let _progress = Progress::start(&format!("compiling {} kernels", program.kernels.len()));
-    let options = session::Options { n_threads: args.threads, ..options };
+    if let Some(gpu) = gpu {
+        let options = emulate::Options { seed: Some(args.seed), threads: args.threads as usize };
+        let runner = Runner::Emulated(Emulated::new(&program, &gpu, options)?, Vec::new());
+        let times =
+            Times { compile: start.elapsed(), codegen: start.elapsed() - lowering, ..Times::default() };
+        return Ok((runner, program, times));
+    }
+    let options = session::Options { n_threads: args.threads, ..session_options };
     let (runner, times) = Runner::compile(&program, &cpu, options)?;
     Ok((runner, program, Times { compile: times.compile + lowering, ..times }))
 }
@@ -375,6 +427,14 @@ pub fn seconds(time: Duration) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn gpus_by_name() {
+        let name = |text: &str| parse_gpu(text).map(|t| t.name);
+        assert_eq!(name("ptx"), Ok("sm_80".into()));
+        assert_eq!(name("ptx:sm_90a"), Ok("sm_90a".into()));
+        assert!(name("ptx:sm_20").is_err() && name("cuda").is_err() && name("ptx:910B3").is_err());
+    }
 
     #[test]
     fn dims_are_names_and_numbers() {

@@ -1,6 +1,6 @@
 //! `aic verify`: compiled results against the reference interpreter.
 
-use super::args::{CodeArgs, ModelArgs, OptimiseArgs};
+use super::args::{CodeArgs, GpuArgs, ModelArgs, OptimiseArgs};
 use super::print::{self, Progress};
 use aic::certificate::{self, Replayed};
 use aic::driver::Options;
@@ -9,6 +9,7 @@ use aic::import::onnx::ImportOptions;
 use aic::io;
 use aic::verify::nodes::{self, Judged};
 use aic::verify::{self, Case, Comparison, Compiler, Run};
+use aic_backends::emulate;
 use aic_ir::error::{Error, Result};
 use aic_ir::graph::Graph;
 use aic_ir::program::Program;
@@ -24,6 +25,7 @@ Examples:
   aic verify model.onnx --per-node             which node goes wrong first?
   aic verify model.onnx -O3 --numerics exact --threads 2
   aic verify model.onnx --certificate proof.json
+  aic verify model.onnx --target ptx --emulate  a GPU's kernels, without a GPU
 
 Compares the compiled program's outputs with those of the interpreter on the graph as it was imported. What \
 differs by more than rounding explains is wrong, and the exit code is then 1.
@@ -58,6 +60,8 @@ pub struct Args {
     per_node: bool,
     #[command(flatten)]
     code: CodeArgs,
+    #[command(flatten)]
+    gpu: GpuArgs,
     #[command(flatten)]
     optimise: OptimiseArgs,
 }
@@ -135,12 +139,20 @@ impl CaseArgs {
 /// # Errors
 /// The model can't be compiled or interpreted, or results are wrong.
 pub fn execute(args: &Args) -> Result<()> {
-    let options = args.optimise.options(args.code.options())?;
+    let gpu = args.gpu.emulated()?;
+    let options = Options { gpu: gpu.clone(), ..args.optimise.options(args.code.options())? };
     if let Some(path) = &args.certificate {
         return replay(path, &args.model, &options);
     }
     let (graph, cases) = args.inputs.cases(&args.model, &options, args.per_node)?;
-    let load = |p: &_, o: &_| verify::load_compiled(p, o, args.inputs.threads);
+    let load = |p: &_, o: &_| match &gpu {
+        Some(gpu) => {
+            let options =
+                emulate::Options { seed: Some(args.inputs.seed), threads: args.inputs.threads as usize };
+            verify::load_emulated(p, gpu, options)
+        }
+        None => verify::load_compiled(p, o, args.inputs.threads),
+    };
     let compiler = args.inputs.compiler(&options, &load)?;
     let results = {
         let _progress = Progress::start("compiling and running");

@@ -13,10 +13,13 @@ pub use compare::Comparison;
 pub use inputs::{Case, case_of, draw, generate};
 
 use crate::driver::{Options, Runner};
+use crate::emulate::Emulated;
 use crate::{reproducer, session};
+use aic_backends::emulate;
 use aic_ir::error::Result;
 use aic_ir::graph::Graph;
 use aic_ir::program::Program;
+use aic_ir::target::Target;
 use aic_ir::tensor::Tensor;
 use aic_passes::pipeline::{self, Pass};
 use aic_passes::runner::{self, Context};
@@ -80,6 +83,15 @@ pub fn load_compiled(program: &Program, options: &Options, n_threads: u32) -> Re
     let session = session::Options { n_threads, weights_in_place: true, ..session::Options::default() };
     let (mut runner, _) = Runner::compile(program, &options.cpu, session)?;
     Ok(Box::new(move |inputs| runner.run(inputs)))
+}
+
+/// Compiles a program's kernels, made for a GPU, for the emulator.
+///
+/// # Errors
+/// A kernel has no code for the GPU, or asks for what the emulator doesn't have.
+pub fn load_emulated(program: &Program, gpu: &Target, options: emulate::Options) -> Result<Run> {
+    let emulated = Emulated::new(program, gpu, options)?;
+    Ok(Box::new(move |inputs| emulated.run(inputs)))
 }
 
 /// How the compiled program's outputs compare with the interpreter's, for each case: an output for each of the graph.
