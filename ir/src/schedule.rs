@@ -99,17 +99,20 @@ pub enum Class {
     Prefix,
     /// A sum of products on a register tile.
     Contract,
+    /// A convolution by Winograd's minimal filtering: `kc` rows of tiles at a time.
+    Winograd,
     /// Several loop nests one after the other, within loops over the axes that they have in common.
     Staged,
 }
 
 impl Class {
-    const ALL: [(Class, &'static str); 6] = [
+    const ALL: [(Class, &'static str); 7] = [
         (Class::Map, "map"),
         (Class::ReduceInner, "reduce_inner"),
         (Class::ReduceOuter, "reduce_outer"),
         (Class::Prefix, "prefix"),
         (Class::Contract, "contract"),
+        (Class::Winograd, "winograd"),
         (Class::Staged, "staged"),
     ];
 }

@@ -83,7 +83,7 @@ fn movement(out: &Graph, n: &Node, x: &[ValueId]) -> Option<(Op, ValueId, Vec<Ar
 }
 
 /// Whether a transposition leaves the axes longer than 1 in their order.
-fn moves_no_element(t: &Transpose, dims: &[Dim]) -> bool {
+pub(crate) fn moves_no_element(t: &Transpose, dims: &[Dim]) -> bool {
     let moved: Vec<usize> = t.perm.iter().copied().filter(|&k| !dims[k].is(1)).collect();
     moved.windows(2).all(|w| w[0] < w[1])
 }

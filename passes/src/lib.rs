@@ -5,6 +5,7 @@ pub mod runner;
 
 pub mod fuse;
 pub mod graph;
+pub mod layout;
 pub mod rewrite;
 
 pub mod lower;

@@ -1,7 +1,7 @@
 //! The pipeline: reading these lists is reading the compiler.
 
 use crate::runner::{self, Context, Failure, Numerics, RuleText};
-use crate::{fuse, graph, lower, memory, rewrite};
+use crate::{fuse, graph, layout, lower, memory, rewrite};
 use aic_ir::bail;
 use aic_ir::error::Result;
 use aic_ir::graph::Graph;
@@ -32,6 +32,7 @@ pub const PASSES: &[Pass] = &[
         run: rewrite::run,
     },
     Pass { name: "dce", help: "remove nodes that no output needs", run: |g, _| graph::dead_code(g) },
+    Pass { name: "layout", help: "put channels innermost where that is faster", run: layout::run },
     Pass { name: "fuse", help: "group nodes that one kernel computes", run: fuse::run },
 ];
 
@@ -40,8 +41,8 @@ pub const PASSES: &[Pass] = &[
 pub const LEVELS: [&[&str]; 4] = [
     &["dce"],
     &["canonicalize", "fold", "dce"],
-    &["canonicalize", "fold", "rewrite", "fold", "dce", "fuse"],
-    &["canonicalize", "fold", "rewrite", "fold", "dce", "fuse"],
+    &["canonicalize", "fold", "rewrite", "fold", "dce", "layout", "fuse"],
+    &["canonicalize", "fold", "rewrite", "fold", "dce", "layout", "fuse"],
 ];
 
 /// How a graph is compiled.

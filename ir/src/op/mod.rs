@@ -8,6 +8,7 @@ mod activation;
 mod attention;
 mod attr;
 mod bodies;
+mod channels_last;
 mod collect;
 mod contract;
 mod control;
@@ -34,10 +35,12 @@ mod shape;
 mod slice;
 mod softmax;
 mod window;
+mod winograd;
 
 pub use activation::*;
 pub use attention::*;
 pub use attr::{Attr, AttrValue};
+pub use channels_last::*;
 pub use contract::*;
 pub use control::*;
 pub use conv::*;
@@ -60,6 +63,7 @@ pub use search::*;
 pub use shape::*;
 pub use slice::*;
 pub use softmax::*;
+pub use winograd::*;
 
 use crate::compute::Compute;
 use crate::dim::{Dim, Sym};
@@ -218,7 +222,7 @@ ops! {
     Const, Elementwise, Cast, Bitcast, Reshape, Transpose, Expand, Matmul, Reduce,
     Slice, Concat, Pad, Gather, GatherElements, GatherNd, ScatterElements, ScatterNd, Iota, DimValue,
     TopK, NonZero, Unique, Nms,
-    Conv, Pool, PoolIndex, Softmax, LogSoftmax, Cumulative, Activation, Normalize, Rotary, Attention, Fused, If, Loop, Scan,
+    Conv, Pool, PoolIndex, ChannelsLastConv, ChannelsLastPool, Winograd, Softmax, LogSoftmax, Cumulative, Activation, Normalize, Rotary, Attention, Fused, If, Loop, Scan,
     Random, GridSample, RoiAlign, Det,
 }
 

@@ -141,7 +141,7 @@ fn pool<T: Number>(op: &Pool, x: &Tensor) -> Result<Tensor> {
 }
 
 /// The larger one; NaN if either is.
-fn larger<T: Number>(a: T, b: T) -> T {
+pub(super) fn larger<T: Number>(a: T, b: T) -> T {
     if b > a || b.is_nan() { b } else { a }
 }
 

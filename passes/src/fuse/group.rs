@@ -143,7 +143,7 @@ fn n_kernels(body: &Body, cx: &Context) -> Option<usize> {
 }
 
 fn is_contraction(op: &Op) -> bool {
-    matches!(op, Op::Matmul(_) | Op::Conv(_) | Op::Attention(_))
+    matches!(op, Op::Matmul(_) | Op::Conv(_) | Op::ChannelsLastConv(_) | Op::Winograd(_) | Op::Attention(_))
 }
 
 /// Whether every reduction is summed in the order in which it is by its operator's own kernel, where bits are to be

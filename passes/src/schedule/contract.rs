@@ -15,7 +15,7 @@ mod tile;
 mod tiles;
 
 pub use pack::packings;
-pub(super) use pack::{choose_packed, packed_body, packed_buffer};
+pub(super) use pack::{choose_packed, column, packed, packed_body, packed_buffer, panel};
 pub(super) use tile::{Sums, TileMaker};
 pub(super) use tiles::{Part, Tiles};
 

@@ -15,11 +15,13 @@ mod pieces;
 mod prepare;
 mod reduce;
 mod rows;
+mod slide;
 mod staged;
 mod unified;
 mod window;
+mod winograd;
 
-pub use contract::packings;
+use contract::packed_buffer;
 pub use nest::{Flat, Nest};
 pub use pieces::{Cut, Piece, Signature, cut, pieces, signatures};
 
@@ -52,6 +54,9 @@ pub struct Scheduled {
 /// Where it can't be one kernel.
 pub fn kernel(name: &str, c: &Compute, target: &Target) -> Result<Scheduled> {
     if let Some((schedule, kernel)) = rows_on_gpu(name, c, target) {
+        return Ok(Scheduled { schedule, kernel, packings: Vec::new() });
+    }
+    if let Some((schedule, kernel)) = winograd::kernel(name, c, target) {
         return Ok(Scheduled { schedule, kernel, packings: Vec::new() });
     }
     if let Ok(nest) = Nest::new(c) {
@@ -117,6 +122,9 @@ pub fn choose(nest: &Nest, target: &Target) -> Schedule {
     if reduce::running_axis(nest).is_some() {
         return Schedule::new(Class::Prefix, 1);
     }
+    if let Some(s) = slide::choose(nest, target, lanes) {
+        return s;
+    }
     if let Some(s) = contract::choose_packed(nest, target, lanes) {
         return s;
     }
@@ -160,7 +168,7 @@ pub fn apply(name: &str, nest: &Nest, schedule: &Schedule) -> Kernel {
     let body = body(nest, schedule, &mut Frame::kernel());
     let packing = packings(nest, schedule);
     let buffer = |(k, b): (usize, &Buffer)| match &packing {
-        Some((input, packing)) if *input == k => contract::packed_buffer(b, packing),
+        Some((input, packing)) if *input == k => packed_buffer(b, packing),
         _ => b.clone(),
     };
     let param = |buffer: Buffer| Param { writable: buffer.name == nest.output.name, buffer };
@@ -189,13 +197,14 @@ fn body(nest: &Nest, schedule: &Schedule, frame: &mut Frame) -> Vec<Stmt> {
         _ if schedule.tile(Place::Ub).is_some() => reduce::npu::body(nest, schedule, frame),
         Class::Map => map::body(nest, schedule, frame),
         Class::ReduceInner => reduce::inner(nest, schedule, frame),
+        Class::Contract | Class::ReduceOuter if slide::fits(nest) => slide::body(nest, schedule, frame),
         Class::Contract if schedule.pack > 0 => contract::packed_body(nest, schedule, frame),
         Class::Contract if schedule.panel > 0 => panel::body(nest, schedule, frame),
         Class::Contract | Class::ReduceOuter if window::fits(nest) => window::body(nest, schedule, frame),
         Class::ReduceOuter => reduce::outer(nest, schedule, frame),
         Class::Prefix => reduce::prefix(nest, frame),
         Class::Contract => contract::body(nest, schedule, frame),
-        Class::Staged => Vec::new(),
+        Class::Winograd | Class::Staged => Vec::new(),
     }
 }
 
@@ -218,6 +227,11 @@ impl Nest {
         }
         all
     }
+}
+
+/// What an input of a nest is to be for a schedule, if it is to be packed.
+pub fn packings(nest: &Nest, s: &Schedule) -> Option<(usize, Packing)> {
+    if slide::fits(nest) { slide::packing(nest, s) } else { contract::packings(nest, s) }
 }
 
 /// Lanes for an axis: not many more than its extent.

@@ -4,7 +4,7 @@ use super::group::Group;
 use super::nest::Nest;
 use super::phase::{Phase, map_sources, phases};
 use super::prepare::Transposed;
-use super::{choose, kernel, prepare, reduce, rows, rows_on_gpu};
+use super::{choose, kernel, prepare, reduce, rows, rows_on_gpu, winograd};
 use aic_ir::compute::{Compute, Expr, Source, Stage};
 use aic_ir::dim::Dim;
 use aic_ir::error::Result;
@@ -42,6 +42,9 @@ pub fn pieces(c: &Compute, target: &Target) -> Vec<Piece> {
 /// Cuts a compute into kernels: one if there is one for the whole, else one for as many phases as possible, then for
 /// as many of the others.
 pub fn cut(c: &Compute, target: &Target) -> Cut {
+    if winograd::fits(c, target) {
+        return Cut { compute: c.clone(), pieces: vec![piece(c, &phases(c))] };
+    }
     let (c, _) = prepare::contractions(c, target, Transposed::Necessary);
     let phases = phases(&c);
     let (mut pieces, mut from) = (Vec::new(), 0);

@@ -6,12 +6,12 @@
 //! register tiles: every element of the other factor that is loaded serves all rows of a block. Phases that don't have
 //! the last axis (the transposed keys of an attention) are evaluated before the loop over its blocks, which is serial.
 
-use super::contract::{packed_buffer, packings};
+use super::contract::packed_buffer;
 use super::group::{Common, Group};
 use super::nest::{Arrays, Nest, Place, strides};
 use super::phase::Phase;
 use super::pieces::signature_of;
-use super::{Frame, body};
+use super::{Frame, body, packings};
 use crate::packing::Packing;
 use aic_ir::compute::{Axis, Expr, Source};
 use aic_ir::dim::{Dim, Range, Sym};

@@ -13,12 +13,12 @@ use aic_ir::kernel::{Buffer, Stmt};
 use aic_ir::scalar::ScalarFn;
 
 /// The number of a panel, in the address of a packed factor.
-pub(super) fn panel() -> Sym {
+pub(in crate::schedule) fn panel() -> Sym {
     Sym::new("panel")
 }
 
 /// A column of a panel.
-pub(super) fn column() -> Sym {
+pub(in crate::schedule) fn column() -> Sym {
     Sym::new("column")
 }
 
@@ -34,6 +34,14 @@ pub fn packings(nest: &Nest, s: &Schedule) -> Option<(usize, Packing)> {
     let roles = if s.pack > 0 { packed_roles(nest) } else { None }?;
     let Layout { input, packing, .. } = Layout::new(nest, &roles, s.pack)?;
     Some((input, packing))
+}
+
+/// The vectors of a contraction with these roles, packed in panels of so many columns: which input they are of, how it
+/// is packed, and the factor that reads it.
+pub(in crate::schedule) fn packed(nest: &Nest, roles: &Roles, columns: u32) -> Option<(usize, Packing, Flat)> {
+    let layout = Layout::new(nest, roles, columns)?;
+    let load = layout.load();
+    Some((layout.input, layout.packing, load))
 }
 
 /// The buffer of a packed input.

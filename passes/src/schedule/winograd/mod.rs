@@ -1,0 +1,371 @@
+//! Winograd's convolution in one kernel: blocks of tiles that stay in the cache between the transforms and the products.
+//!
+//! A kernel takes a block of rows of tiles, brings their elements to the transform's domain, multiplies there, one
+//! product of matrices for each point of the domain, and brings sums back, where the epilogue joins. The compute is
+//! recognised by being what [`Winograd`] defines, so that the transforms may be written as their short sums.
+
+mod transform;
+
+use super::contract::{best_rows, vector_rows};
+use super::nest::{Arrays, Nest};
+use super::phase::{Phase, phases};
+use super::reduce::{lanes_at, read, register};
+use super::Frame;
+use aic_ir::compose::compose;
+use aic_ir::compute::{Compute, Source, Stage};
+use aic_ir::dim::{Dim, Range, Sym};
+use aic_ir::dtype::DType;
+use aic_ir::error::Result;
+use aic_ir::graph::Graph;
+use aic_ir::kernel::{Buffer, Expr, Kernel, LoopKind, Param, Scope, Stmt};
+use aic_ir::op::Winograd;
+use aic_ir::scalar::{Scalar, ScalarFn};
+use aic_ir::schedule::{Class, Schedule};
+use aic_ir::target::Target;
+
+/// Tiles of a block that are enough for the products.
+const TILES: i64 = 28;
+/// The largest padding that is looked for.
+const MAX_PAD: usize = 2;
+
+/// What is known of such a compute.
+struct Plan {
+    op: Winograd,
+    phases: Vec<Phase>,
+    arrays: Arrays,
+    /// Extents of the operand's and the result's channels, and of a block of filters.
+    channels: i64,
+    filters: i64,
+    block: i64,
+    /// Rows and columns of the result, and of tiles.
+    rows: i64,
+    columns: i64,
+    tile_rows: i64,
+    tile_columns: i64,
+}
+
+/// Whether a compute is Winograd's convolution, possibly with an epilogue.
+pub fn fits(c: &Compute, target: &Target) -> bool {
+    target.is_cpu() && Plan::new(c).is_some_and(|p| p.schedule(target).is_some())
+}
+
+/// The schedule and the kernel, if the compute is Winograd's convolution.
+pub fn kernel(name: &str, c: &Compute, target: &Target) -> Option<(Schedule, Kernel)> {
+    let plan = Plan::new(c).filter(|_| target.is_cpu())?;
+    let schedule = plan.schedule(target)?;
+    let kernel = plan.kernel(name, &schedule).ok()?;
+    Some((schedule, kernel))
+}
+
+impl Plan {
+    fn new(c: &Compute) -> Option<Plan> {
+        let [transformed, products, back, ..] = &c.stages[..] else { return None };
+        let tile = match transformed.axes.first()?.extent.as_const()? {
+            16 => 2,
+            36 => 4,
+            _ => return None,
+        };
+        let (x, u) = (only_input(transformed)?, only_input(products)?);
+        let (x_ty, u_ty) = (&c.inputs[x], &c.inputs[u]);
+        let is_single = x_ty.dtype == DType::F32 && u_ty.dtype == DType::F32 && back.dtype == DType::F32;
+        if !is_single || x_ty.rank() != 4 || u_ty.rank() != 4 || back.axes.len() != 4 {
+            return None;
+        }
+        let renamed = |s: &Stage| {
+            let source = |s: Source| match s {
+                Source::Input(k) => Source::Input(usize::from(k == u)),
+                stage => stage,
+            };
+            Stage { value: super::phase::map_sources(&s.value, &source), ..s.clone() }
+        };
+        let found: Vec<Stage> = c.stages[..3].iter().map(renamed).collect();
+        let y = back.ty();
+        let op = (0..=MAX_PAD).flat_map(|i| (0..=MAX_PAD).map(move |j| [i, j])).find_map(|lo| {
+            let hi = |k: usize| {
+                let hi = y.dims[1 + k].as_const()? + 2 - x_ty.dims[1 + k].as_const()? - lo[k] as i64;
+                usize::try_from(hi).ok()
+            };
+            let op = Winograd { tile, pads: vec![lo[0], lo[1], hi(0)?, hi(1)?] };
+            let mut g = Graph::new("");
+            let operands = [g.add_input("", x_ty.clone()), g.add_input("", u_ty.clone())];
+            let result = g.add(op.clone().into(), &operands, &[]).ok()?[0];
+            g.add_output("", result);
+            (g.ty(result) == &y && compose(&g)?.stages == found).then_some(op)
+        })?;
+        let phases = phases(c);
+        let [_, _, last] = &phases[..] else { return None };
+        let mut arrays = Arrays::default();
+        for (k, ty) in c.inputs.iter().enumerate() {
+            arrays.push(Source::Input(k), &format!("x{k}"), ty);
+        }
+        let result = last.result;
+        arrays.push(Source::Stage(result), "y", &c.stages[result].ty());
+        let extent = |d: &Dim| d.as_const().filter(|d| *d > 0);
+        let (rows, columns) = (extent(&y.dims[1])?, extent(&y.dims[2])?);
+        let m = op.tile as i64;
+        Some(Plan {
+            channels: extent(&x_ty.dims[3])?,
+            filters: extent(&y.dims[3])?,
+            block: extent(&u_ty.dims[3])?,
+            rows,
+            columns,
+            tile_rows: (rows + m - 1) / m,
+            tile_columns: (columns + m - 1) / m,
+            op,
+            phases,
+            arrays,
+        })
+    }
+
+    /// Vectors of channels, rows of tiles in a block, and the register tile of the products.
+    fn schedule(&self, target: &Target) -> Option<Schedule> {
+        let lanes = i64::from(target.lanes(4));
+        if self.block % lanes != 0 || self.filters % lanes != 0 {
+            return None;
+        }
+        let most = if target.vector_registers >= 32 { 4 } else { 2 };
+        let nr = (1..=most).rev().find(|nr| (self.block / lanes) % nr == 0)?;
+        let space = target.space(Scope::Stack).and_then(|s| s.bytes).unwrap_or(1 << 20) as i64;
+        let scratch = |rows: i64| 4 * self.scratch(rows, lanes).iter().sum::<i64>();
+        // At least two blocks, for two threads; whole tiles of rows.
+        let wanted = (TILES / self.tile_columns).max(1).min((self.tile_rows + 1) / 2);
+        let count = (self.tile_rows + wanted - 1) / wanted;
+        let rows = (self.tile_rows + count - 1) / count;
+        let rows = (1..=rows).rev().find(|r| scratch(*r) <= space / 2)?;
+        let tiles = rows * self.tile_columns;
+        let mr = best_rows(tiles as u64, vector_rows(target, nr as u32));
+        let class = Class::Winograd;
+        Some(Schedule { mr, nr: nr as u32, kc: rows as u32, ..Schedule::new(class, lanes as u32) })
+    }
+
+    /// Elements of the arrays for a block of so many rows of tiles: what is multiplied, and the products.
+    fn scratch(&self, rows: i64, lanes: i64) -> [i64; 2] {
+        let domain = (self.op.tile as i64 + 2).pow(2);
+        let whole = (self.channels + lanes - 1) / lanes * lanes;
+        let tiles = rows * self.tile_columns;
+        [domain * (tiles * whole + lanes), domain * (tiles * self.filters + lanes)]
+    }
+
+    fn kernel(&self, name: &str, s: &Schedule) -> Result<Kernel> {
+        let mut frame = Frame::kernel();
+        let per_block = i64::from(s.kc);
+        let blocks = (self.tile_rows + per_block - 1) / per_block;
+        let images = self.phases[2].axes[0].extent.clone();
+        let extents = [images, blocks.into()];
+        let index = frame.index(&extents);
+        let (rest, first) = (self.tile_rows % per_block, index[1].clone() * per_block.into());
+        let mut make = |rows: i64| Maker::new(self, s, &index[0], &first, rows, &mut frame).block();
+        let body = match rest {
+            0 => make(per_block)?,
+            _ if blocks == 1 => make(rest)?,
+            _ => {
+                let cond =
+                    Expr::call(ScalarFn::Lt, [Expr::Index(index[1].clone()), Expr::int(blocks - 1)]);
+                vec![Stmt::If { cond, then: make(per_block)?, other: make(rest)? }]
+            }
+        };
+        let body = frame.outermost(&extents, body);
+        let written = |b: &Buffer| b.name == Sym::new("y");
+        let params = self.arrays.buffers.iter();
+        let params = params.map(|b| Param { buffer: b.clone(), writable: written(b) }).collect();
+        let mut symbols = std::collections::BTreeSet::new();
+        symbols.extend(extents[0].symbols());
+        symbols.extend(self.arrays.buffers.iter().flat_map(|b| b.len.symbols()));
+        let symbols = symbols.into_iter().map(|s| (s, Range::DIM)).collect();
+        Ok(Kernel { name: name.into(), params, symbols, body })
+    }
+}
+
+/// The one input that a stage loads.
+fn only_input(s: &Stage) -> Option<usize> {
+    let mut found = Vec::new();
+    s.value.visit(&mut |e| {
+        if let aic_ir::compute::Expr::Load(Source::Input(k), _) = e
+            && !found.contains(k)
+        {
+            found.push(*k);
+        }
+    });
+    match found[..] {
+        [k] => Some(k),
+        _ => None,
+    }
+}
+
+/// Makes the statements for a block of rows of tiles.
+struct Maker<'a> {
+    plan: &'a Plan,
+    s: &'a Schedule,
+    image: &'a Dim,
+    /// The first row of tiles, and how many there are.
+    first: &'a Dim,
+    rows: i64,
+    /// What is multiplied, and the products: for each point of the domain a matrix of tiles by channels, the matrices
+    /// so far apart that they don't compete for the same places of a cache.
+    elements: Buffer,
+    products: Buffer,
+    frame: &'a mut Frame,
+}
+
+impl<'a> Maker<'a> {
+    fn new(
+        plan: &'a Plan,
+        s: &'a Schedule,
+        image: &'a Dim,
+        first: &'a Dim,
+        rows: i64,
+        frame: &'a mut Frame,
+    ) -> Maker<'a> {
+        let [elements, products] = plan.scratch(rows, i64::from(s.lanes));
+        let id = frame.next();
+        let array = |name: &str, len: i64| Buffer {
+            name: Sym::new(&format!("{name}{id}")),
+            dtype: DType::F32,
+            len: len.into(),
+            scope: Scope::Stack,
+        };
+        let (elements, products) = (array("elements", elements), array("products", products));
+        Maker { plan, s, image, first, rows, elements, products, frame }
+    }
+
+    fn block(&mut self) -> Result<Vec<Stmt>> {
+        let arrays = [&self.elements, &self.products].map(|b| Stmt::Alloc(b.clone()));
+        let (forth, multiply, back) = (self.forth()?, self.multiply(), self.back()?);
+        Ok([arrays.to_vec(), forth, multiply, back].concat())
+    }
+
+    fn domain(&self) -> i64 {
+        (self.plan.op.tile as i64 + 2).pow(2)
+    }
+
+    /// The distance of two points' matrices in an array.
+    fn apart(&self, array: &Buffer) -> i64 {
+        array.len.as_const().unwrap_or(0) / self.domain()
+    }
+
+    /// Channels of the operand, filled up to whole vectors.
+    fn whole_channels(&self) -> i64 {
+        let lanes = i64::from(self.s.lanes);
+        (self.plan.channels + lanes - 1) / lanes * lanes
+    }
+
+    /// For each point of the domain: tiles by channels times channels by filters.
+    fn multiply(&mut self) -> Vec<Stmt> {
+        let (plan, lanes, nr) = (self.plan, i64::from(self.s.lanes), i64::from(self.s.nr));
+        let [a, jb, it, c] = ["a", "jb", "it", "c"].map(Sym::new);
+        let tiles = self.rows * plan.tile_columns;
+        let mr = i64::from(self.s.mr).min(tiles);
+        let panels = plan.filters / (nr * lanes);
+        let u = &self.plan.arrays.buffers[self.filters_input()];
+        // The panel of filters lies within a block of them.
+        let per_block = plan.block / (nr * lanes);
+        let (block, within) = match per_block {
+            1 => (Dim::sym(&jb), Dim::from(0)),
+            n => (Dim::sym(&jb).floor_div(&n.into()), Dim::sym(&jb).modulo(&n.into())),
+        };
+        let blocks = Dim::from(plan.filters / plan.block);
+        let row_of_u = (Dim::sym(&a) * blocks + block) * plan.channels.into() + Dim::sym(&c);
+        let at_u = row_of_u * plan.block.into() + within * (nr * lanes).into();
+        let at_v = Dim::sym(&a) * self.apart(&self.elements).into();
+        let at_m = Dim::sym(&a) * self.apart(&self.products).into() + Dim::sym(&jb) * (nr * lanes).into();
+        let mut tile = |r0: Dim, count: i64| {
+            let product = Product {
+                lanes: self.s.lanes,
+                rows: count,
+                vectors: nr,
+                c: &c,
+                terms: plan.channels,
+                scalars: (&self.elements.name, at_v.clone() + r0.clone() * self.whole_channels().into()),
+                row_step: self.whole_channels(),
+                matrix: (&u.name, at_u.clone()),
+                results: (&self.products.name, at_m.clone() + r0 * plan.filters.into()),
+                result_step: plan.filters,
+            };
+            product.statements(self.frame.next())
+        };
+        let mut body = Vec::new();
+        if tiles / mr > 0 {
+            let whole = tile(Dim::sym(&it) * mr.into(), mr);
+            body.push(Stmt::serial(&it, (tiles / mr).into(), whole));
+        }
+        if tiles % mr > 0 {
+            body.extend(tile((tiles / mr * mr).into(), tiles % mr));
+        }
+        let body = vec![Stmt::serial(&jb, panels.into(), body)];
+        vec![Stmt::serial(&a, self.domain().into(), body)]
+    }
+
+    /// Which of the buffers holds the filters.
+    fn filters_input(&self) -> usize {
+        let mut found = 0;
+        self.plan.phases[1].value.visit(&mut |e| {
+            if let aic_ir::compute::Expr::Load(Source::Input(k), _) = e {
+                found = *k;
+            }
+        });
+        found
+    }
+
+    /// The nest of a phase at points of its axes that are expressions.
+    fn nest(&self, phase: usize, at: &[Dim]) -> Result<Nest> {
+        let p = &self.plan.phases[phase];
+        let position = |s: &Sym| p.axes.iter().position(|a| a.var == *s).map(|k| at[k].clone());
+        Nest::of(p, &self.plan.arrays, &position)
+    }
+}
+
+/// A register tile of a product of matrices.
+struct Product<'a> {
+    lanes: u32,
+    rows: i64,
+    vectors: i64,
+    c: &'a Sym,
+    terms: i64,
+    /// The factor that is broadcast: its array, and where the tile's first row begins.
+    scalars: (&'a Sym, Dim),
+    row_step: i64,
+    /// The other one, and where its row for a term begins.
+    matrix: (&'a Sym, Dim),
+    results: (&'a Sym, Dim),
+    result_step: i64,
+}
+
+impl Product<'_> {
+    fn statements(&self, id: usize) -> Vec<Stmt> {
+        let lanes = i64::from(self.lanes);
+        let name = |base: &str| Sym::new(&format!("{base}{id}"));
+        let (acc, b, i, j, a) = (name("acc"), name("b"), name("ti"), name("tj"), name("a"));
+        let unroll = |v: &Sym, n: i64, body| Stmt::loop_of(v, n.into(), LoopKind::Unroll, body);
+        let each = |body| unroll(&i, self.rows, vec![unroll(&j, self.vectors, body)]);
+        let slot = (Dim::sym(&i) * self.vectors.into() + Dim::sym(&j)) * lanes.into();
+        let column = Dim::sym(&j) * lanes.into();
+        let zero = Expr::Const(DType::F32, Scalar::zero(DType::F32));
+        let zero = Expr::Broadcast(zero.into(), self.lanes);
+        let vector = |array: &Sym, at: Dim| read(array, at, self.lanes, DType::F32);
+
+        let row = vector(self.matrix.0, self.matrix.1.clone() + column.clone()).expr;
+        let load = Stmt::store(&b, lanes_at(column.clone(), self.lanes), row);
+        let scalar = self.scalars.1.clone() + Dim::sym(&i) * self.row_step.into() + Dim::sym(self.c);
+        let bound = Stmt::Let { var: a.clone(), value: Expr::load(self.scalars.0, scalar) };
+        let scalar = Expr::Var(a, aic_ir::kernel::VType::scalar(DType::F32));
+        let factors = [
+            Expr::Broadcast(scalar.into(), self.lanes),
+            vector(&b, column.clone()).expr,
+            vector(&acc, slot.clone()).expr,
+        ];
+        let sum = Stmt::store(&acc, lanes_at(slot.clone(), self.lanes), Expr::call(ScalarFn::Fma, factors));
+        let term = vec![
+            unroll(&j, self.vectors, vec![load]),
+            unroll(&i, self.rows, vec![bound, unroll(&j, self.vectors, vec![sum])]),
+        ];
+        let at = self.results.1.clone() + Dim::sym(&i) * self.result_step.into() + column;
+        let end = Stmt::store(self.results.0, lanes_at(at, self.lanes), vector(&acc, slot.clone()).expr);
+        vec![
+            register(&acc, DType::F32, self.rows * self.vectors * lanes),
+            register(&b, DType::F32, self.vectors * lanes),
+            each(vec![Stmt::store(&acc, lanes_at(slot, self.lanes), zero)]),
+            Stmt::serial(self.c, self.terms.into(), term),
+            each(vec![end]),
+        ]
+    }
+}
