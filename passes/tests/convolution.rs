@@ -100,8 +100,8 @@ fn channels_last() {
         ([16, 16], &[7, 7], &[5, 5], &[1, 1], &[1, 1], &[2, 2, 2, 2], 16),
         ([16, 16], &[9, 9], &[7, 7], &[1, 1], &[1, 1], &[3, 3, 3, 3], 16),
     ];
-    for (channels, spatial, kernel, strides, dilations, pads, groups) in cases {
-        for dtype in [DType::F32, DType::F16, DType::I32] {
+    for (k, (channels, spatial, kernel, strides, dilations, pads, groups)) in cases.iter().enumerate() {
+        for dtype in [DType::F32, [DType::F16, DType::I32][k % 2]] {
             let [m, c] = *channels;
             let x = Operand::finite(dtype, [&[2], *spatial, &[c]].concat());
             let w = Operand::finite(dtype, [*kernel, &[c / groups, m]].concat());

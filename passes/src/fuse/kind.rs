@@ -29,7 +29,9 @@ pub fn kind(g: &Graph, n: &Node) -> Kind {
         Op::Elementwise(_) if x.iter().all(|t| t.dims == y[0].dims || t.numel().is(1)) => Kind::Elementwise,
         Op::Cast(_) | Op::Activation(_) => Kind::Elementwise,
         Op::Elementwise(_) | Op::Expand(_) => Kind::Broadcast,
-        Op::Matmul(_) | Op::Conv(_) | Op::ChannelsLastConv(_) | Op::Winograd(_) | Op::Attention(_) => Kind::Contraction,
+        Op::Matmul(_) | Op::Conv(_) | Op::ChannelsLastConv(_) | Op::Winograd(_) | Op::Attention(_) => {
+            Kind::Contraction
+        }
         Op::Const(_) | Op::Fused(_) => Kind::Opaque,
         _ => by_definition(n, &x, &y),
     }

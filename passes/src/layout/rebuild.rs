@@ -7,7 +7,9 @@ use aic_ir::bail;
 use aic_ir::dim::Dim;
 use aic_ir::error::Result;
 use aic_ir::graph::{Def, Graph, Node, ValueId};
-use aic_ir::op::{Conv, ChannelsLastConv, ChannelsLastPool, Concat, Op, Pad, Reduce, Reshape, Slice, Transpose};
+use aic_ir::op::{
+    ChannelsLastConv, ChannelsLastPool, Concat, Conv, Op, Pad, Reduce, Reshape, Slice, Transpose,
+};
 use aic_ir::target::Target;
 use aic_ir::tensor::Tensor;
 use std::collections::HashMap;

@@ -21,6 +21,8 @@ use std::collections::HashMap;
 use std::ops::Range;
 use tile::Maker;
 
+pub(super) use tile::prefetch;
+
 /// Taps of a row that have loops of their own at the border.
 const MAX_TAPS: i64 = 16;
 /// Taps of a window that have a copy of the code each where terms are vectors.
@@ -163,11 +165,7 @@ fn term<'a>(op: ReduceOp, nest: &Nest, value: &'a Flat, column: &Axis, vector: &
 
 /// The axis that conditions on columns depend on beside the column, and the columns for which they hold at each of its
 /// values.
-fn reach(
-    conditions: &[&Flat],
-    column: &Axis,
-    over: &[Axis],
-) -> Option<(Option<usize>, Vec<Range<i64>>)> {
+fn reach(conditions: &[&Flat], column: &Axis, over: &[Axis]) -> Option<(Option<usize>, Vec<Range<i64>>)> {
     let n = column.extent.as_const()?;
     let all: Vec<Dim> = conditions.iter().map(|c| not_negative(c)).collect::<Option<_>>()?;
     let tap = (0..over.len()).find(|k| all.iter().any(|d| d.mentions(&over[*k].var)));
@@ -216,7 +214,12 @@ pub fn choose(nest: &Nest, target: &Target, lanes: u32) -> Option<Schedule> {
     let registers = i64::from(target.vector_registers);
     let (class, mr, nr) = match parts.term {
         Term::Product(..) => {
-            let (mr, nr) = product_tile(columns, vectors, registers);
+            let terms: i64 = nest.over().iter().filter_map(|a| a.extent.as_const()).product();
+            let cache = target.memory.iter().find(|l| l.name == "L2").map_or(1 << 20, |l| l.bytes as i64);
+            // A panel of weights is read again for every row, from the second level if it stays there.
+            let vector_bytes = terms * i64::from(target.vector_bytes);
+            let most = (cache * 5 / 8 / vector_bytes.max(1)).max(1);
+            let (mr, nr) = product_tile(columns, vectors, registers, most);
             (Class::Contract, mr, nr)
         }
         Term::Vector(value) => {
@@ -242,13 +245,13 @@ fn is_product(nest: &Nest, value: &Flat) -> bool {
 }
 
 /// The width of the fewest tiles of `most` columns at most.
-fn even(columns: i64, most: i64) -> i64 {
+pub(super) fn even(columns: i64, most: i64) -> i64 {
     let tiles = (columns + most - 1) / most.max(1);
     (columns + tiles - 1) / tiles.max(1)
 }
 
-/// Columns and vectors of the register tile that takes least time.
-fn product_tile(columns: i64, vectors: Option<i64>, registers: i64) -> (i64, i64) {
+/// Columns and vectors, `most` at most, of the register tile that takes least time.
+fn product_tile(columns: i64, vectors: Option<i64>, registers: i64, most: i64) -> (i64, i64) {
     let width = |nr: i64| even(columns, ((registers - 1 - nr) / nr).min(MAX_COLUMNS));
     // Tenths of cycles per term: two multiply-adds and two loads a cycle, latencies, weights from the second level.
     let step = |w: i64, nr: i64| (5 * w * nr).max(5 * (w + nr)).max(40).max(16 * nr) + 5;
@@ -261,7 +264,7 @@ fn product_tile(columns: i64, vectors: Option<i64>, registers: i64) -> (i64, i64
             Some(v) => v / nr * row(*nr) + if v % nr > 0 { row(v % nr) } else { 0 },
         }
     };
-    let most = if registers >= 32 { 4 } else { 2 };
+    let most = most.min(if registers >= 32 { 4 } else { 2 });
     let nr = (1..=vectors.unwrap_or(most).min(most)).min_by_key(cost).unwrap_or(1);
     (width(nr), nr)
 }

@@ -38,7 +38,11 @@ pub fn packings(nest: &Nest, s: &Schedule) -> Option<(usize, Packing)> {
 
 /// The vectors of a contraction with these roles, packed in panels of so many columns: which input they are of, how it
 /// is packed, and the factor that reads it.
-pub(in crate::schedule) fn packed(nest: &Nest, roles: &Roles, columns: u32) -> Option<(usize, Packing, Flat)> {
+pub(in crate::schedule) fn packed(
+    nest: &Nest,
+    roles: &Roles,
+    columns: u32,
+) -> Option<(usize, Packing, Flat)> {
     let layout = Layout::new(nest, roles, columns)?;
     let load = layout.load();
     Some((layout.input, layout.packing, load))

@@ -17,6 +17,9 @@ use std::ops::Range;
 /// Iterations of an innermost loop that are written out.
 const UNROLLED: i64 = 4;
 
+/// Terms between a row of packed columns and the one that is asked for with it.
+const AHEAD: i64 = 16;
+
 /// Makes the statements of register tiles.
 pub(super) struct Maker<'a> {
     pub nest: &'a Nest,
@@ -136,7 +139,11 @@ impl Tile<'_> {
         out.extend(self.each(&all, vec![start]));
         let axes = self.axes.clone();
         let conditions: Vec<usize> = (0..self.parts.conditions.len()).collect();
-        out.extend(self.terms(0, axes, &all, conditions));
+        let reached = match (&self.columns.reach, self.parts.tap) {
+            (Some(reach), None) => reach[0].clone(),
+            _ => all.clone(),
+        };
+        out.extend(self.terms(0, axes, &reached, conditions));
         let mut e = Emitter::new(self.nest, self.axes.clone(), self.s.lanes, self.frame);
         let mask = self.masked.then(|| e.tail(&self.parts.vector.dim(), &self.parts.vector.extent));
         let mut end = e.take_lets();
@@ -257,6 +264,11 @@ impl Tile<'_> {
         let b = e.expr(vector, mask.as_ref());
         let dtype = b.ty.dtype;
         let mut load = e.take_lets();
+        if let Expr::Load { buffer, index, .. } = &b.expr
+            && let (Expr::Ramp { base, .. }, true) = (&**index, self.s.pack > 0)
+        {
+            load.push(prefetch(buffer, base.clone() + (AHEAD * i64::from(self.s.pack)).into()));
+        }
         let slot = Dim::sym(&self.j) * i64::from(lanes).into();
         load.push(Stmt::store(&self.b, lanes_at(slot.clone(), lanes), b.widen(lanes)));
         let a = e.expr(scalar, None);
@@ -308,10 +320,14 @@ fn multiply_add(e: &Emitter, a: Value, b: Value, c: Value) -> Value {
     e.call(ScalarFn::Add, vec![c, product])
 }
 
+/// Asks for an element's line, to be there soon.
+pub fn prefetch(buffer: &Sym, at: Dim) -> Stmt {
+    Stmt::Call { name: "prefetch".into(), args: vec![Expr::load(buffer, at)] }
+}
+
 /// The axes with one more.
 fn with(axes: &HashMap<Sym, Dim>, a: &Axis, value: Dim) -> HashMap<Sym, Dim> {
     let mut axes = axes.clone();
     axes.insert(a.var.clone(), value);
     axes
 }
-

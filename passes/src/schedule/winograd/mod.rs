@@ -6,11 +6,11 @@
 
 mod transform;
 
-use super::contract::{best_rows, vector_rows};
+use super::Frame;
 use super::nest::{Arrays, Nest};
 use super::phase::{Phase, phases};
 use super::reduce::{lanes_at, read, register};
-use super::Frame;
+use super::slide::{even, prefetch};
 use aic_ir::compose::compose;
 use aic_ir::compute::{Compute, Source, Stage};
 use aic_ir::dim::{Dim, Range, Sym};
@@ -18,13 +18,16 @@ use aic_ir::dtype::DType;
 use aic_ir::error::Result;
 use aic_ir::graph::Graph;
 use aic_ir::kernel::{Buffer, Expr, Kernel, LoopKind, Param, Scope, Stmt};
-use aic_ir::op::Winograd;
+use aic_ir::op::{Op, Winograd};
 use aic_ir::scalar::{Scalar, ScalarFn};
 use aic_ir::schedule::{Class, Schedule};
 use aic_ir::target::Target;
+use aic_ir::types::Type;
 
 /// Tiles of a block that are enough for the products.
 const TILES: i64 = 28;
+/// Terms between a row of filters and the one that is asked for with it.
+const AHEAD: i64 = 16;
 /// The largest padding that is looked for.
 const MAX_PAD: usize = 2;
 
@@ -33,6 +36,8 @@ struct Plan {
     op: Winograd,
     phases: Vec<Phase>,
     arrays: Arrays,
+    /// How many of the buffers the kernel is passed.
+    n_params: usize,
     /// Extents of the operand's and the result's channels, and of a block of filters.
     channels: i64,
     filters: i64,
@@ -86,11 +91,7 @@ impl Plan {
                 usize::try_from(hi).ok()
             };
             let op = Winograd { tile, pads: vec![lo[0], lo[1], hi(0)?, hi(1)?] };
-            let mut g = Graph::new("");
-            let operands = [g.add_input("", x_ty.clone()), g.add_input("", u_ty.clone())];
-            let result = g.add(op.clone().into(), &operands, &[]).ok()?[0];
-            g.add_output("", result);
-            (g.ty(result) == &y && compose(&g)?.stages == found).then_some(op)
+            definitions(&op, x_ty, u_ty)?.contains(&found).then_some(op)
         })?;
         let phases = phases(c);
         let [_, _, last] = &phases[..] else { return None };
@@ -100,6 +101,11 @@ impl Plan {
         }
         let result = last.result;
         arrays.push(Source::Stage(result), "y", &c.stages[result].ty());
+        let n_params = arrays.buffers.len();
+        // Named by the phases that make and read them; they are the block's arrays.
+        for stage in [0, 1] {
+            arrays.push(Source::Stage(stage), &format!("s{stage}"), &c.stages[stage].ty());
+        }
         let extent = |d: &Dim| d.as_const().filter(|d| *d > 0);
         let (rows, columns) = (extent(&y.dims[1])?, extent(&y.dims[2])?);
         let m = op.tile as i64;
@@ -114,6 +120,7 @@ impl Plan {
             op,
             phases,
             arrays,
+            n_params,
         })
     }
 
@@ -126,16 +133,28 @@ impl Plan {
         let most = if target.vector_registers >= 32 { 4 } else { 2 };
         let nr = (1..=most).rev().find(|nr| (self.block / lanes) % nr == 0)?;
         let space = target.space(Scope::Stack).and_then(|s| s.bytes).unwrap_or(1 << 20) as i64;
+        let cache = target.memory.iter().find(|l| l.name == "L2").map_or(1 << 20, |l| l.bytes as i64);
         let scratch = |rows: i64| 4 * self.scratch(rows, lanes).iter().sum::<i64>();
-        // At least two blocks, for two threads; whole tiles of rows.
-        let wanted = (TILES / self.tile_columns).max(1).min((self.tile_rows + 1) / 2);
+        // Filters that no cache keeps are read once for each block.
+        let domain = (self.op.tile as i64 + 2).pow(2);
+        let is_streamed = 4 * domain * self.channels * self.filters > cache;
+        let tiles = if is_streamed { 2 * TILES } else { TILES };
+        let wanted = (tiles / self.tile_columns).clamp(1, self.tile_rows);
         let count = (self.tile_rows + wanted - 1) / wanted;
         let rows = (self.tile_rows + count - 1) / count;
         let rows = (1..=rows).rev().find(|r| scratch(*r) <= space / 2)?;
-        let tiles = rows * self.tile_columns;
-        let mr = best_rows(tiles as u64, vector_rows(target, nr as u32));
-        let class = Class::Winograd;
-        Some(Schedule { mr, nr: nr as u32, kc: rows as u32, ..Schedule::new(class, lanes as u32) })
+        let mr = even(rows * self.tile_columns, (i64::from(target.vector_registers) - 1 - nr) / nr);
+        // One block is two tasks, each with half of the filters.
+        let panels = self.filters / (nr * lanes);
+        let parts = if rows >= self.tile_rows && panels % 2 == 0 { 2 } else { 1 };
+        let s = Schedule::new(Class::Winograd, lanes as u32);
+        Some(Schedule {
+            mr: mr as u32,
+            nr: nr as u32,
+            kc: rows as u32,
+            panel: (self.filters / parts) as u32,
+            ..s
+        })
     }
 
     /// Elements of the arrays for a block of so many rows of tiles: what is multiplied, and the products.
@@ -151,29 +170,40 @@ impl Plan {
         let per_block = i64::from(s.kc);
         let blocks = (self.tile_rows + per_block - 1) / per_block;
         let images = self.phases[2].axes[0].extent.clone();
-        let extents = [images, blocks.into()];
+        let parts = self.filters / i64::from(s.panel);
+        let extents = [images, blocks.into(), parts.into()];
         let index = frame.index(&extents);
         let (rest, first) = (self.tile_rows % per_block, index[1].clone() * per_block.into());
-        let mut make = |rows: i64| Maker::new(self, s, &index[0], &first, rows, &mut frame).block();
+        let mut make = |rows: i64| Maker::new(self, s, &index, &first, rows, &mut frame).block();
         let body = match rest {
             0 => make(per_block)?,
             _ if blocks == 1 => make(rest)?,
             _ => {
-                let cond =
-                    Expr::call(ScalarFn::Lt, [Expr::Index(index[1].clone()), Expr::int(blocks - 1)]);
+                let cond = Expr::call(ScalarFn::Lt, [Expr::Index(index[1].clone()), Expr::int(blocks - 1)]);
                 vec![Stmt::If { cond, then: make(per_block)?, other: make(rest)? }]
             }
         };
         let body = frame.outermost(&extents, body);
         let written = |b: &Buffer| b.name == Sym::new("y");
-        let params = self.arrays.buffers.iter();
-        let params = params.map(|b| Param { buffer: b.clone(), writable: written(b) }).collect();
+        let params = &self.arrays.buffers[..self.n_params];
+        let params = params.iter().map(|b| Param { buffer: b.clone(), writable: written(b) }).collect();
         let mut symbols = std::collections::BTreeSet::new();
         symbols.extend(extents[0].symbols());
-        symbols.extend(self.arrays.buffers.iter().flat_map(|b| b.len.symbols()));
+        symbols.extend(self.arrays.buffers[..self.n_params].iter().flat_map(|b| b.len.symbols()));
         let symbols = symbols.into_iter().map(|s| (s, Range::DIM)).collect();
         Ok(Kernel { name: name.into(), params, symbols, body })
     }
+}
+
+/// The stages of the operator alone, as it defines them and as they are composed with others.
+fn definitions(op: &Winograd, x: &Type, u: &Type) -> Option<[Vec<Stage>; 2]> {
+    let mut g = Graph::new("");
+    let operands = [g.add_input("", x.clone()), g.add_input("", u.clone())];
+    let op = Op::from(op.clone());
+    let y = g.add(op.clone(), &operands, &[]).ok()?[0];
+    g.add_output("", y);
+    let alone = op.compute(&[x.clone(), u.clone()], &[g.ty(y).clone()])?;
+    Some([alone.stages, compose(&g)?.stages])
 }
 
 /// The one input that a stage loads.
@@ -197,6 +227,8 @@ struct Maker<'a> {
     plan: &'a Plan,
     s: &'a Schedule,
     image: &'a Dim,
+    /// Which part of the filters.
+    part: &'a Dim,
     /// The first row of tiles, and how many there are.
     first: &'a Dim,
     rows: i64,
@@ -211,11 +243,12 @@ impl<'a> Maker<'a> {
     fn new(
         plan: &'a Plan,
         s: &'a Schedule,
-        image: &'a Dim,
+        index: &'a [Dim],
         first: &'a Dim,
         rows: i64,
         frame: &'a mut Frame,
     ) -> Maker<'a> {
+        let (image, part) = (&index[0], &index[2]);
         let [elements, products] = plan.scratch(rows, i64::from(s.lanes));
         let id = frame.next();
         let array = |name: &str, len: i64| Buffer {
@@ -225,13 +258,18 @@ impl<'a> Maker<'a> {
             scope: Scope::Stack,
         };
         let (elements, products) = (array("elements", elements), array("products", products));
-        Maker { plan, s, image, first, rows, elements, products, frame }
+        Maker { plan, s, image, part, first, rows, elements, products, frame }
     }
 
     fn block(&mut self) -> Result<Vec<Stmt>> {
         let arrays = [&self.elements, &self.products].map(|b| Stmt::Alloc(b.clone()));
         let (forth, multiply, back) = (self.forth()?, self.multiply(), self.back()?);
         Ok([arrays.to_vec(), forth, multiply, back].concat())
+    }
+
+    /// How many filters the block has to do with.
+    fn filters(&self) -> i64 {
+        i64::from(self.s.panel)
     }
 
     fn domain(&self) -> i64 {
@@ -255,19 +293,21 @@ impl<'a> Maker<'a> {
         let [a, jb, it, c] = ["a", "jb", "it", "c"].map(Sym::new);
         let tiles = self.rows * plan.tile_columns;
         let mr = i64::from(self.s.mr).min(tiles);
-        let panels = plan.filters / (nr * lanes);
+        let panels = self.filters() / (nr * lanes);
+        let panel = self.part.clone() * panels.into() + Dim::sym(&jb);
         let u = &self.plan.arrays.buffers[self.filters_input()];
         // The panel of filters lies within a block of them.
         let per_block = plan.block / (nr * lanes);
         let (block, within) = match per_block {
-            1 => (Dim::sym(&jb), Dim::from(0)),
-            n => (Dim::sym(&jb).floor_div(&n.into()), Dim::sym(&jb).modulo(&n.into())),
+            1 => (panel, Dim::from(0)),
+            n => (panel.floor_div(&n.into()), panel.modulo(&n.into())),
         };
         let blocks = Dim::from(plan.filters / plan.block);
         let row_of_u = (Dim::sym(&a) * blocks + block) * plan.channels.into() + Dim::sym(&c);
         let at_u = row_of_u * plan.block.into() + within * (nr * lanes).into();
         let at_v = Dim::sym(&a) * self.apart(&self.elements).into();
         let at_m = Dim::sym(&a) * self.apart(&self.products).into() + Dim::sym(&jb) * (nr * lanes).into();
+        let filters = self.filters();
         let mut tile = |r0: Dim, count: i64| {
             let product = Product {
                 lanes: self.s.lanes,
@@ -278,8 +318,9 @@ impl<'a> Maker<'a> {
                 scalars: (&self.elements.name, at_v.clone() + r0.clone() * self.whole_channels().into()),
                 row_step: self.whole_channels(),
                 matrix: (&u.name, at_u.clone()),
-                results: (&self.products.name, at_m.clone() + r0 * plan.filters.into()),
-                result_step: plan.filters,
+                matrix_step: plan.block,
+                results: (&self.products.name, at_m.clone() + r0 * filters.into()),
+                result_step: filters,
             };
             product.statements(self.frame.next())
         };
@@ -326,6 +367,7 @@ struct Product<'a> {
     row_step: i64,
     /// The other one, and where its row for a term begins.
     matrix: (&'a Sym, Dim),
+    matrix_step: i64,
     results: (&'a Sym, Dim),
     result_step: i64,
 }
@@ -344,7 +386,9 @@ impl Product<'_> {
         let vector = |array: &Sym, at: Dim| read(array, at, self.lanes, DType::F32);
 
         let row = vector(self.matrix.0, self.matrix.1.clone() + column.clone()).expr;
-        let load = Stmt::store(&b, lanes_at(column.clone(), self.lanes), row);
+        let ahead = self.matrix.1.clone() + (AHEAD * self.matrix_step).into() + column.clone();
+        let load =
+            vec![prefetch(self.matrix.0, ahead), Stmt::store(&b, lanes_at(column.clone(), self.lanes), row)];
         let scalar = self.scalars.1.clone() + Dim::sym(&i) * self.row_step.into() + Dim::sym(self.c);
         let bound = Stmt::Let { var: a.clone(), value: Expr::load(self.scalars.0, scalar) };
         let scalar = Expr::Var(a, aic_ir::kernel::VType::scalar(DType::F32));
@@ -355,7 +399,7 @@ impl Product<'_> {
         ];
         let sum = Stmt::store(&acc, lanes_at(slot.clone(), self.lanes), Expr::call(ScalarFn::Fma, factors));
         let term = vec![
-            unroll(&j, self.vectors, vec![load]),
+            unroll(&j, self.vectors, load),
             unroll(&i, self.rows, vec![bound, unroll(&j, self.vectors, vec![sum])]),
         ];
         let at = self.results.1.clone() + Dim::sym(&i) * self.result_step.into() + column;

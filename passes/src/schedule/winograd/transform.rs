@@ -125,13 +125,13 @@ impl Maker<'_> {
         let id = self.frame.next();
         let [jf, y, r, s] = ["jf", "r", "tr", "ts"].map(|n| Sym::new(&format!("{n}{id}")));
         let f0 = Dim::sym(&jf) * lanes.into();
-        let row = (ii.clone() * self.plan.tile_columns.into() + jj.clone()) * self.plan.filters.into();
+        let row = (ii.clone() * self.plan.tile_columns.into() + jj.clone()) * self.filters().into();
         let (h, w) = ((self.first.clone() + ii.clone()) * m.into(), jj.clone() * m.into());
         let at = [
             self.image.clone(),
             h.clone() + Dim::sym(&r),
             w.clone() + Dim::sym(&s),
-            f0.clone() + Dim::sym(&lane()),
+            self.part.clone() * self.filters().into() + f0.clone() + Dim::sym(&lane()),
         ];
         let nest = self.nest(2, &at)?;
         let apart = self.apart(&self.products);
@@ -167,7 +167,7 @@ impl Maker<'_> {
         let unroll = |v: &Sym, body| vec![Stmt::loop_of(v, m.into(), LoopKind::Unroll, body)];
         let end = unroll(&s, within(&(w + Dim::sym(&s)), self.plan.columns, end));
         body.extend(unroll(&r, within(&(h + Dim::sym(&r)), self.plan.rows, end)));
-        Ok(vec![Stmt::serial(&jf, (self.plan.filters / lanes).into(), body)])
+        Ok(vec![Stmt::serial(&jf, (self.filters() / lanes).into(), body)])
     }
 }
 
@@ -176,7 +176,11 @@ fn element(value: &Flat, is_border: bool) -> Option<&Flat> {
     match value {
         Flat::Load { .. } => Some(value),
         Flat::Call(ScalarFn::Select, args) if !args[1].loads().is_empty() => {
-            if is_border { Some(value) } else { element(&args[1], false) }
+            if is_border {
+                Some(value)
+            } else {
+                element(&args[1], false)
+            }
         }
         Flat::Call(ScalarFn::Mul, factors) => factors.iter().find_map(|f| element(f, is_border)),
         _ => None,
