@@ -343,13 +343,13 @@ pub fn lower_for(graph: Graph, options: &Options, target: Target) -> Result<Prog
     program.map_err(|failure| reproducer::leave(*failure, &passes, options))
 }
 
-/// Optimises a graph for another compiler, which fuses by itself, and writes it as MLIR.
+/// Optimises a graph for another compiler, which chooses layouts and fuses by itself, and writes it as MLIR.
 ///
 /// # Errors
 /// A pass fails, which leaves a [`reproducer`]; a node has no form in MLIR; this build has no MLIR.
 pub fn export(graph: Graph, options: &Options) -> Result<mlir::Module> {
-    let names: Vec<&str> =
-        pipeline::level(options.level)?.iter().copied().filter(|name| *name != "fuse").collect();
+    let is_own = |name: &&str| !["layout", "fuse"].contains(name);
+    let names: Vec<&str> = pipeline::level(options.level)?.iter().copied().filter(is_own).collect();
     let passes = pipeline::passes(&names)?;
     // The other compiler's target is not known here; costs are those of a plain CPU.
     let pipeline = options.pipeline_for(Target::x86_avx2());
