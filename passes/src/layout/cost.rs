@@ -1,6 +1,6 @@
 //! What nodes and transpositions cost in either layout: rooflines of the target.
 
-use crate::rewrite::cost::{CLOCK, LAUNCH, NOMINAL};
+use crate::rewrite::cost::{CLOCK, FUSED_LAUNCH, NOMINAL};
 use aic_ir::dim::Dim;
 use aic_ir::graph::{Graph, Node};
 use aic_ir::op::Op;
@@ -83,11 +83,11 @@ fn filled(d: &Dim, lanes: u32) -> f64 {
     n / ((n / lanes).ceil() * lanes).max(1.0)
 }
 
-/// Seconds to transpose a value.
+/// Seconds to transpose a value, which mostly joins a kernel that is there anyway.
 pub fn transposition(ty: &Type, target: &Target) -> f64 {
     let bytes = 2.0 * elements(&ty.dims) * ty.dtype.size() as f64;
     let level = target.memory.iter().find(|m| m.bytes as f64 >= bytes).or(target.memory.last());
-    LAUNCH + level.map_or(0.0, |m| bytes / m.bandwidth)
+    FUSED_LAUNCH + level.map_or(0.0, |m| bytes / m.bandwidth)
 }
 
 fn extent(d: &Dim) -> f64 {

@@ -26,7 +26,7 @@ pub(crate) const CLOCK: f64 = 3e9;
 /// Seconds to start a kernel.
 pub const LAUNCH: f64 = 1e-6;
 /// Seconds for an elementwise operator within a kernel of others.
-const FUSED_LAUNCH: f64 = 5e-8;
+pub(crate) const FUSED_LAUNCH: f64 = 5e-8;
 /// The part of its traffic that an elementwise operator has within a kernel of others.
 const FUSED_TRAFFIC: f64 = 0.25;
 
