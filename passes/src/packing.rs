@@ -81,6 +81,9 @@ impl Packing {
     /// All elements lie in the array.
     fn check(&self, t: &Tensor) -> Result<()> {
         ensure!(t.dtype() != DType::String && self.panel > 0, "strings can't be packed");
+        if self.numel()? == 0 {
+            return Ok(());
+        }
         let (mut least, mut most) = (self.offset, self.offset);
         for s in self.outer.iter().chain(&self.terms).chain([&self.columns]) {
             let far = s.stride.saturating_mul(s.extent.saturating_sub(1) as isize);
@@ -234,6 +237,12 @@ mod tests {
                 assert_eq!(got, want, "{p:?}");
             }
         }
+    }
+
+    #[test]
+    fn an_array_without_elements_is_packed() {
+        let p = Packing { offset: 0, outer: vec![], columns: span(3, 2), panel: 2, terms: vec![span(0, 1)] };
+        assert!(p.pack(&numbers(0)).unwrap().is_empty());
     }
 
     #[test]
