@@ -136,7 +136,7 @@ fn compiled_kernels_read_constants_as_they_are_packed() {
                 let constants = x.drain(1..).map(|t| g.add_const(t, &[]));
                 let operands: Vec<_> = std::iter::once(first).chain(constants.collect::<Vec<_>>()).collect();
                 let y = g.add(s.op.clone(), &operands, &[]).unwrap();
-                y.iter().for_each(|y| drop(g.add_output("y", *y)));
+                y.iter().for_each(|y| g.add_output("y", *y));
                 let program = aic_passes::pipeline::compile(g, &Options::new(target.clone())).unwrap();
                 let is_packed = |b: &BufferDecl| b.ty.rank() == 1 && matches!(b.place, Place::Constant(_));
                 n_packed += program.buffers.iter().filter(|b| is_packed(b)).count();

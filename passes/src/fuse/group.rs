@@ -124,6 +124,9 @@ fn n_kernels(body: &Body, cx: &Context) -> Option<usize> {
     }
     let c = Compute { constants: body.constants.clone(), ..compose(&body.graph)? };
     let cut = cut(&c, &cx.target);
+    if body.graph.nodes().any(|(_, n)| matches!(n.op, Op::Winograd(_))) && !is_filtering(&cut, cx) {
+        return None;
+    }
     let has_symbols = body.graph.nodes().any(|(_, n)| {
         n.outputs.iter().any(|v| body.graph.ty(*v).dims.iter().any(|d| d.as_const().is_none()))
     });
@@ -140,6 +143,12 @@ fn n_kernels(body: &Body, cx: &Context) -> Option<usize> {
         return None;
     }
     Some(cut.pieces.len())
+}
+
+/// Whether Winograd's filtering keeps its own kernel, in which its transforms are what makes it fast.
+fn is_filtering(cut: &Cut, cx: &Context) -> bool {
+    let [piece] = &cut.pieces[..] else { return false };
+    schedule::kernel("", &piece.compute, &cx.target).is_ok_and(|k| k.schedule.class == Class::Winograd)
 }
 
 fn is_contraction(op: &Op) -> bool {

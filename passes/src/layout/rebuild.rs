@@ -161,8 +161,12 @@ impl<'g> Rebuild<'g> {
         }
         let first = self.first_form(v, origin)?;
         if own < rank {
+            let op = movement(&shape, to_last(rank));
+            if matches!(op, Op::Reshape(_)) {
+                return Ok(self.out.add(op, &[first], origin)?[0]);
+            }
             let ranked = self.out.add(Reshape { shape }.into(), &[first], origin)?[0];
-            return self.transposed(ranked, to_last(rank), origin);
+            return Ok(self.out.add(op, &[ranked], origin)?[0]);
         }
         let new = self.transposed(first, to_last(rank), origin)?;
         self.forms[v.index()].last = Some(new);
@@ -197,13 +201,17 @@ impl<'g> Rebuild<'g> {
     }
 
     fn transposed(&mut self, v: ValueId, perm: Vec<usize>, origin: &[Arc<str>]) -> Result<ValueId> {
-        let dims = &self.out.ty(v).dims;
-        let transpose = Transpose { perm };
-        let op = match moves_no_element(&transpose, dims) {
-            true => Reshape { shape: transpose.perm.iter().map(|k| dims[*k].clone()).collect() }.into(),
-            false => transpose.into(),
-        };
+        let op = movement(&self.out.ty(v).dims, perm);
         Ok(self.out.add(op, &[v], origin)?[0])
+    }
+}
+
+/// A transposition, or the reshape that it is where it moves no element.
+fn movement(dims: &[Dim], perm: Vec<usize>) -> Op {
+    let transpose = Transpose { perm };
+    match moves_no_element(&transpose, dims) {
+        true => Reshape { shape: transpose.perm.iter().map(|k| dims[*k].clone()).collect() }.into(),
+        false => transpose.into(),
     }
 }
 

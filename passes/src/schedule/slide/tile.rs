@@ -100,7 +100,6 @@ impl Maker<'_> {
             vectors,
             masked: part.partial && (part.width % lanes != 0 || !is_known),
             acc: name("acc"),
-            b: name("b"),
             i,
             j,
             frame: self.frame,
@@ -121,7 +120,6 @@ struct Tile<'a> {
     /// Whether channels may lie beyond the end.
     masked: bool,
     acc: Sym,
-    b: Sym,
     i: Sym,
     j: Sym,
     frame: &'a mut Frame,
@@ -257,6 +255,7 @@ impl Tile<'_> {
     fn product(&mut self, axes: &HashMap<Sym, Dim>, columns: &Range<i64>) -> Vec<Stmt> {
         let Term::Product(scalar, vector) = self.parts.term else { return Vec::new() };
         let lanes = self.s.lanes;
+        let row = Sym::new(&format!("b{}", self.frame.next()));
         let mut e = Emitter::new(self.nest, axes.clone(), lanes, self.frame);
         // Rows of a packed panel are whole.
         let masked = self.masked && self.s.pack == 0;
@@ -270,15 +269,15 @@ impl Tile<'_> {
             load.push(prefetch(buffer, base.clone() + (AHEAD * i64::from(self.s.pack)).into()));
         }
         let slot = Dim::sym(&self.j) * i64::from(lanes).into();
-        load.push(Stmt::store(&self.b, lanes_at(slot.clone(), lanes), b.widen(lanes)));
+        load.push(Stmt::store(&row, lanes_at(slot.clone(), lanes), b.widen(lanes)));
         let a = e.expr(scalar, None);
         let a = e.bind(a);
         let mut column = e.take_lets();
         let at = (Dim::sym(&self.i) * self.vectors.into() + Dim::sym(&self.j)) * i64::from(lanes).into();
         let old = read(&self.acc, at.clone(), lanes, self.nest.acc);
-        let new = multiply_add(&e, a, read(&self.b, slot, lanes, dtype), old);
+        let new = multiply_add(&e, a, read(&row, slot, lanes, dtype), old);
         column.push(self.each_vector(vec![Stmt::store(&self.acc, lanes_at(at, lanes), new.widen(lanes))]));
-        let mut out = vec![register(&self.b, dtype, self.vectors * i64::from(lanes)), self.each_vector(load)];
+        let mut out = vec![register(&row, dtype, self.vectors * i64::from(lanes)), self.each_vector(load)];
         out.extend(self.each_column(columns, column));
         out
     }
