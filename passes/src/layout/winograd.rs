@@ -1,7 +1,8 @@
 //! Which convolutions are computed by Winograd's minimal filtering, and how exact that is.
 //!
-//! The class is `reassociating`: equal in the real numbers. How much larger than a convolution's the rounding errors
-//! are depends on the filters, so that it is measured with them before the choice is made.
+//! It is equal in the real numbers. How much larger than a convolution's the rounding errors are depends on the filters,
+//! so that it is measured with them before the choice is made; as they are larger than those by which `aic verify`
+//! judges a node, `--numerics fast` alone admits it.
 
 use super::cost;
 use aic_ir::dtype::DType;
