@@ -26,7 +26,7 @@ Examples:
   aic compile model.onnx -o m.so --backend cranelift  compiled quickly
   aic compile model.onnx -o m.so --numerics exact     the bits of -O0
   aic compile model.onnx -o m.mlir --target mlir      for another compiler
-  aic compile model.onnx -o folder --target ptx       for CUDA GPUs: PTX and a launcher in C
+  aic compile model.onnx -o folder --target ptx       PTX for CUDA GPUs
 
 What is emitted follows from the name: .so and .o as such, .aic graph, .s asm, .ll llvm, .kernels kernels.";
 
