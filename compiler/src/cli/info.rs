@@ -22,7 +22,7 @@ Examples:
   aic info model.onnx
   aic info model.onnx --dim batch=8
   aic info model.onnx -O0                       before optimisation
-  aic info model.onnx --memory                  where every array lies, and when
+  aic info model.onnx --memory                  where arrays lie, and when
 
 Parameters are the elements of the model's constants, and FLOPs are counted after the graph passes, two for each \
 multiplication with addition. Where a dimension is symbolic, numbers are given for the value 1 too.";
