@@ -28,6 +28,7 @@ mod emit;
 pub mod emulate;
 mod library;
 pub mod mlir;
+mod polynomials;
 pub mod ptx;
 pub mod x86;
 

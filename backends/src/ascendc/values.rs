@@ -5,6 +5,7 @@
 
 use super::text::{constant, ctype, float};
 use super::writer::Writer;
+use crate::polynomials::{ERF, LOG_ERFC, TANH};
 use aic_ir::bail;
 use aic_ir::dtype::DType;
 use aic_ir::error::Result;
@@ -603,34 +604,3 @@ fn folded(f: ScalarFn, args: &[Value]) -> Option<Value> {
     let result = f.result(&args.iter().map(|a| a.dtype).collect::<Vec<_>>())?;
     result.is_float().then(|| Value::number(f.eval(dtype, &numbers).as_f64(), result))
 }
-
-/// `(tanh(x) / x - 1) / x^2` in powers of `x^2` for `|x| <= 0.625`, as on CPUs.
-const TANH: &[f64] = &[
-    -0.3333328068256378,
-    0.13331441581249237,
-    -0.05373971536755562,
-    0.0206390880048275,
-    -0.005704986862838268,
-];
-
-/// `erf(x) / x - 1` in powers of `x^2` for `|x| <= 1`.
-const ERF: &[f64] = &[
-    0.12837916612625122,
-    -0.3761262595653534,
-    0.1128358542919159,
-    -0.026853812858462334,
-    0.005188327748328447,
-    -0.0008010193705558777,
-    7.853861461626366e-05,
-];
-
-/// `log(1 - erf(x))` for `1 <= x <= 4`.
-const LOG_ERFC: &[f64] = &[
-    -0.000353719515260309,
-    -1.1270400285720825,
-    -0.6382256746292114,
-    -0.10303737223148346,
-    0.02180531807243824,
-    -0.002939607249572873,
-    0.00018557401199359447,
-];
