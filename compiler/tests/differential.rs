@@ -122,8 +122,8 @@ fn check(symbolic: bool) {
 #[test]
 fn compiled_kernels_read_constants_as_they_are_packed() {
     let mut failed = Vec::new();
-    let mut n_packed = 0;
     for (target, options) in targets() {
+        let mut n_packed = 0;
         let mut cases = Vec::new();
         for (name, sample) in Op::SAMPLERS.iter().filter(|(name, _)| ["matmul", "conv"].contains(name)) {
             for seed in 0..60 {
@@ -144,9 +144,9 @@ fn compiled_kernels_read_constants_as_they_are_packed() {
             }
         }
         failed.extend(failures(&cases, &options));
+        assert!(n_packed > 30, "only {n_packed} constants are packed");
     }
     assert!(failed.is_empty(), "{} failed: {}", failed.len(), failed[0]);
-    assert!(n_packed > 50, "only {n_packed} constants are packed");
 }
 
 #[test]
