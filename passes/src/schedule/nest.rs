@@ -3,7 +3,7 @@
 //! Loads and the store become linear addresses into their buffers, and adjacent axes that every address and condition treats as
 //! one (`a * n + b`) are merged, so that schedules see the true contiguity of memory.
 
-use super::phase::{Phase, phases};
+use super::phase::{Part, Phase, phases};
 use aic_ir::bail;
 use aic_ir::compute::{Axis, Compute, Expr, ReduceOp, Source};
 use aic_ir::dim::{Dim, Sym};
@@ -37,6 +37,8 @@ pub struct Nest {
     pub at: Dim,
     /// Where summands are stored too: the address is different at every point of the axes and those reduced over.
     pub kept: Option<(Buffer, Dim)>,
+    /// The output axis of which it has only a part.
+    pub part: Option<Part>,
 }
 
 /// Where arrays lie: operands and results of stages.
@@ -153,6 +155,7 @@ impl Nest {
             output,
             at,
             kept: p.kept.as_ref().map(|(stage, at)| arrays.stored(*stage, at)).transpose()?,
+            part: p.part.clone(),
         };
         nest.axes.retain(|a| outer(&a.var).is_none());
         nest.subst(outer);
@@ -188,7 +191,9 @@ impl Nest {
         if let Some((_, over)) = &mut self.reduction {
             rename(over, "k");
         }
-        self.subst(&|s| names.iter().find(|(old, _)| old == s).map(|(_, new)| Dim::sym(new)));
+        let renamed = |s: &Sym| names.iter().find(|(old, _)| old == s).map(|(_, new)| new);
+        self.part = self.part.take().and_then(|p| Some(Part { var: renamed(&p.var)?.clone(), ..p }));
+        self.subst(&|s| renamed(s).map(Dim::sym));
     }
 
     /// Axes reduced over.
@@ -234,6 +239,7 @@ impl Nest {
                 _ => &mut self.axes,
             };
             axes.retain(|a| a.var != outer.var);
+            self.part = self.part.take().filter(|p| ![&outer.var, &inner.var].contains(&&p.var));
             for a in axes.iter_mut().filter(|a| a.var == inner.var) {
                 a.extent = extent.clone();
             }

@@ -29,6 +29,19 @@ pub(super) struct Phase {
     pub at: Vec<Dim>,
     /// A map that the summand is equal to and that is stored too, and the position in its array.
     pub kept: Option<(usize, Vec<Dim>)>,
+    /// The axis of which it has only a part.
+    pub part: Option<Part>,
+}
+
+/// Some indices of an axis.
+#[derive(Clone, Debug)]
+pub struct Part {
+    /// The axis, which counts from the first of them.
+    pub var: Sym,
+    /// The first of them.
+    pub first: Dim,
+    /// The extent of the whole axis, a multiple of the part's.
+    pub whole: i64,
 }
 
 impl Phase {
@@ -147,7 +160,7 @@ fn phase(c: &Compute, joined: &[Option<usize>], e: usize) -> Phase {
         at = (0..stage.axes.len()).filter_map(axis_of).collect();
         epilogue = Some(stage.value.subst(&|v| position(v).and_then(axis_of)));
     }
-    Phase { axes, reduction, acc: s.dtype, value, epilogue, main, result: e, at, kept: None }
+    Phase { axes, reduction, acc: s.dtype, value, epilogue, main, result: e, at, kept: None, part: None }
 }
 
 /// An expression that loads from other sources.

@@ -9,7 +9,7 @@
 use super::contract::packed_buffer;
 use super::group::{Common, Group};
 use super::nest::{Arrays, Nest, Place, strides};
-use super::phase::Phase;
+use super::phase::{Part, Phase};
 use super::pieces::signature_of;
 use super::{Frame, body, packings};
 use crate::packing::Packing;
@@ -255,8 +255,10 @@ impl<'a> Loops<'a> {
                 let packed =
                     |row: &Dim, s: &Schedule| packings(&self.nest(k, &index, row, self.rows).ok()?, s);
                 let mut s = super::choose(&nest, target);
-                if packed(&0.into(), &s) != packed(&Dim::named("row"), &s) {
-                    // A constant is packed as a whole, not for blocks of its rows.
+                let layout = packed(&0.into(), &s);
+                let elsewhere = packed(&(Dim::named("block") * self.rows.into()), &s);
+                if layout != elsewhere || s.pack > 0 && layout.is_none() {
+                    // A constant is packed as a whole: no block of its rows by itself.
                     nest.constants.clear();
                     s = super::choose(&nest, target);
                 }
@@ -358,7 +360,11 @@ impl<'a> Loops<'a> {
 fn rows_of(p: &Phase, var: &Sym, first: &Dim, count: i64) -> Phase {
     let shift = |s: &Sym| (s == var).then(|| first.clone() + Dim::sym(s));
     let mut p = p.clone();
-    p.axes.iter_mut().filter(|a| a.var == *var).for_each(|a| a.extent = count.into());
+    for a in p.axes.iter_mut().filter(|a| a.var == *var) {
+        let whole = a.extent.as_const().filter(|n| n % count == 0);
+        p.part = whole.map(|whole| Part { var: var.clone(), first: first.clone(), whole });
+        a.extent = count.into();
+    }
     p.value = p.value.subst(&shift);
     p.epilogue = p.epilogue.map(|e: Expr| e.subst(&shift));
     p.at.iter_mut().for_each(|d| *d = d.subst(&shift));

@@ -123,8 +123,19 @@ impl Layout {
         let outer_axes: Vec<&Axis> =
             (0..nest.axes.len()).filter(|k| *k != roles.n).map(|k| &nest.axes[k]).collect();
         let outer: Vec<Span> = outer_axes.iter().map(|a| span(a)).collect::<Option<_>>()?;
-        let own = span(&nest.axes[roles.n]).filter(|s| s.extent > 0)?;
+        let mut own = span(&nest.axes[roles.n]).filter(|s| s.extent > 0 && s.stride != 0)?;
         let terms: Vec<Span> = nest.over().iter().map(&mut span).collect::<Option<_>>()?;
+        let mut first_panel = Dim::from(0);
+        if let Some(part) = nest.part.as_ref().filter(|p| p.var == nest.axes[roles.n].var) {
+            // Part of the columns, in panels of their own.
+            let columns = i64::from(columns).into();
+            if !part.first.modulo(&columns).is(0) {
+                return None;
+            }
+            first_panel = part.first.floor_div(&columns);
+            rest = rest - part.first.clone() * (own.stride as i64).into();
+            own.extent = usize::try_from(part.whole).ok()?;
+        }
         let offset = isize::try_from(rest.as_const()?).ok()?;
         let is_row = |k: usize| roles.m.is_some_and(|m| nest.axes[m].var == outer_axes[k].var);
         if (0..outer.len()).any(|k| is_row(k) && outer[k].stride != 0) {
@@ -137,7 +148,7 @@ impl Layout {
         let packing = Packing { offset, outer, columns: own, panel: columns as usize, terms };
         packing.numel().ok()?;
         let outside = outer_axes.iter().copied().zip(&packing.outer).fold(Dim::from(0), place);
-        let row = outside * packing.n_panels().into() + Dim::sym(&panel());
+        let row = outside * packing.n_panels().into() + first_panel + Dim::sym(&panel());
         let row = nest.over().iter().zip(&packing.terms).fold(row, place);
         let at = row * packing.panel.into() + Dim::sym(&column());
         Some(Layout { input: *input, packing, at, factor: factor.clone() })
