@@ -38,7 +38,8 @@ functions! {
     start_minus, start_at, one_of, unit_steps, gathered, sum_along, padded, axes_merged, axes_before,
     reduced, axes_before_perm, perm_of_rest, only, per_filter, grouped_filters, grouped_channels,
     filter_axes, per_output, as_column, as_row, row_for, first_two, points, window_pads, followed_by,
-    with_last, last_axis, last_as_one, n_rows, rows_axis, one_row, last_start, last_size, last_step, first_start, first_size, first_step, starts_before, sizes_before, steps_before, doubled,
+    with_last, last_axis, last_as_one, n_rows, rows_axis, one_row, last_start, last_size, last_step, first_start,
+    first_size, first_step, starts_before, sizes_before, steps_before, doubled, unstacked,
 }
 
 /// The function with this name.
@@ -501,6 +502,14 @@ fn with_last(x: &[&Facts]) -> Option<Facts> {
     let mut dims = extents(list)?;
     *dims.last_mut()? = w.dims()?.last()?.clone();
     attr(dims)
+}
+
+/// `(@unstacked ?extents ?x)`: the last two extents replaced by those of `?x`.
+fn unstacked(x: &[&Facts]) -> Option<Facts> {
+    let [list, x] = x else { return None };
+    let (list, [.., rows, columns]) = (extents(list)?, x.dims()?) else { return None };
+    let outer = &list[..list.len().checked_sub(2)?];
+    attr([outer, &[rows.clone(), columns.clone()]].concat())
 }
 
 /// `(@last_as_one ?x)`: the extents with 1 as the last.

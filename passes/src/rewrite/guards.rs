@@ -43,9 +43,9 @@ guards! {
     differ, several, scalar, many, one_element, same_type, same_dims, narrower, holds_all, keeps_low_bits,
     exact_scale, zero_point, covers, softplus_threshold, zeros, ones, identity, keeps_order, has_one,
     swapped_matrices, inside, ends_before, starts_after, adjacent, index_of, adds_up, last_axis_only,
-    same_last, splits_first, order_free, combines, differs_by_ones, swaps_last, is_matrix, one_point,
+    same_last, splits_first, splits_products, order_free, combines, differs_by_ones, swaps_last, is_matrix, one_point,
     per_channel, per_input_channel, per_column, spatial_pads, neutral, kept, trailing, count, last,
-    cuts_only, causal_mask, causal_positions, causal_ranges, copies_heads, halves, neighbours, stacks,
+    cuts_only, causal_mask, all_see, causal_positions, causal_ranges, copies_heads, halves, neighbours, stacks,
 }
 
 /// The guard with this name.
@@ -400,6 +400,18 @@ fn splits_first(x: &[&Facts]) -> bool {
     }
 }
 
+/// `splits_products(?s, ?a, ?b)`: the extents `?s` are those of the products of the stacked matrices `?a` and `?b` with
+/// the first one split.
+fn splits_products(x: &[&Facts]) -> bool {
+    let [s, a, b] = x else { return false };
+    match (extents(s).as_deref(), a.dims(), b.dims()) {
+        (Some([_, _, .., m, n]), Some([i, rows, _]), Some([j, _, columns])) => {
+            i == j && m == rows && n == columns
+        }
+        _ => false,
+    }
+}
+
 /// `order_free(?op, ?x)`: a reduction of elements like those of `?x` whose order changes no bit.
 fn order_free(x: &[&Facts]) -> bool {
     let [op, x] = x else { return false };
@@ -550,6 +562,12 @@ fn causal_mask(x: &[&Facts]) -> bool {
     let [m, q, k] = x else { return false };
     let fits = |dims: &[Dim]| n_rows(q, k).is_some_and(|n| dims.ends_with(&n));
     m.is_causal && m.dims().is_some_and(fits)
+}
+
+/// `all_see(?q, ?k)`: no more queries than keys, so that each query sees a key that is no later.
+fn all_see(x: &[&Facts]) -> bool {
+    let [q, k] = x else { return false };
+    n_rows(q, k).is_some_and(|[queries, keys]| (keys - queries).is_not_negative())
 }
 
 /// `causal_positions(?extents, ?b, ?a, ?q, ?k)`: of extents for as many queries as keys, `?b` is the axis of the keys,
