@@ -14,7 +14,10 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 /// Rules that golden tests add to the built-in ones.
-const OF_GOLDENS: &str = include_str!("../../testdata/passes/rewrite/as_conv.rules");
+const OF_GOLDENS: &[(&str, &str)] = &[
+    ("as_conv.rules", include_str!("../../testdata/passes/rewrite/as_conv.rules")),
+    ("approximate.rules", include_str!("../../testdata/passes/rewrite/approximate.rules")),
+];
 
 fn cases() -> usize {
     std::env::var("AIC_RULE_CASES").ok().and_then(|n| n.parse().ok()).unwrap_or(10_000)
@@ -49,7 +52,9 @@ fn check_line(line: &[&Rule], cases: usize) -> Result<Checked, String> {
 #[test]
 fn every_rule_holds() {
     let mut all = rules::all().unwrap_or_else(|e| panic!("{e}")).to_vec();
-    all.extend(rule::parse("as_conv.rules", OF_GOLDENS).unwrap_or_else(|e| panic!("{e}")));
+    for (file, text) in OF_GOLDENS {
+        all.extend(rule::parse(file, text).unwrap_or_else(|e| panic!("{e}")));
+    }
     let lines = lines(&all);
     let (next, failures) = (AtomicUsize::new(0), Mutex::new(Vec::new()));
     std::thread::scope(|scope| {

@@ -13,7 +13,6 @@ pub const FILES: &[(&str, &str)] = &[
     ("activation.rules", include_str!("activation.rules")),
     ("norm.rules", include_str!("norm.rules")),
     ("attention.rules", include_str!("attention.rules")),
-    ("approximate.rules", include_str!("approximate.rules")),
 ];
 
 /// The rules of all files.
