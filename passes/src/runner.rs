@@ -24,7 +24,8 @@ use std::time::{Duration, Instant};
 pub enum Numerics {
     /// Bit-identical results only.
     Exact,
-    /// Equal in the real numbers; rounded elsewhere.
+    /// Equal in the real numbers; rounded elsewhere, and beyond the range of floats elsewhere too: the logarithm of a
+    /// softmax that underflows is minus infinity, that of a log-softmax in its place a number.
     #[default]
     Reassociate,
     /// Approximations of stated error too.

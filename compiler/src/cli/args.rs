@@ -218,7 +218,7 @@ enum NumericsArg {
     Exact,
     /// Rearrange sums and products, as is true of real numbers
     Reassociate,
-    /// Approximate functions too
+    /// Lose accuracy too: Winograd's convolutions, and approximations among the rules of --rules
     Fast,
 }
 
