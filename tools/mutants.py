@@ -39,6 +39,7 @@ SUITES = {
     "golden canonicalize": (["compiler/golden"], "passes/canonicalize"),
     "golden fold": (["compiler/golden"], "passes/fold"),
     "golden fuse": (["compiler/golden"], "passes/fuse"),
+    "golden common": (["compiler/golden"], "passes/rewrite/common"),
     "golden rewrite": (["compiler/golden"], "passes/rewrite"),
     "golden kernels": (["compiler/golden"], "kernels/"),
 }
