@@ -43,8 +43,8 @@ guards! {
     differ, several, scalar, many, one_element, same_type, same_dims, narrower, holds_all, keeps_low_bits,
     exact_scale, zero_point, covers, softplus_threshold, zeros, ones, identity, keeps_order, has_one,
     swapped_matrices, inside, ends_before, starts_after, adjacent, index_of, adds_up, last_axis_only,
-    same_last, splits_first, splits_products, order_free, combines, differs_by_ones, swaps_last, is_matrix, one_point,
-    per_channel, per_input_channel, per_column, spatial_pads, neutral, kept, trailing, count, last,
+    same_last, splits_first, splits_products, order_free, combines, differs_by_ones, swaps_last, is_matrix,
+    one_point, per_channel, per_input_channel, per_column, spatial_pads, neutral, kept, trailing, count, last,
     cuts_only, causal_mask, all_see, causal_positions, causal_ranges, copies_heads, halves, neighbours, stacks,
 }
 
