@@ -287,14 +287,7 @@ impl Nest {
 
     /// Whether results at `outer + 1` follow, in all that the epilogue reads and writes, those along `inner`.
     pub fn continues(&self, outer: &Axis, inner: &Axis) -> bool {
-        let mut ok = is_joint(&self.at, outer, inner);
-        self.epilogue.iter().for_each(|e| {
-            e.visit(&mut |e| match e {
-                Flat::Index(d) | Flat::Load { address: d, .. } => ok &= is_joint(d, outer, inner),
-                _ => {}
-            });
-        });
-        ok
+        is_joint(&self.at, outer, inner) && self.epilogue.iter().all(|e| e.is_joint(outer, inner))
     }
 }
 
@@ -402,6 +395,16 @@ impl Flat {
             _ => {}
         });
         found
+    }
+
+    /// Whether every index expression in it depends on two axes as if they were one.
+    pub fn is_joint(&self, outer: &Axis, inner: &Axis) -> bool {
+        let mut joint = true;
+        self.visit(&mut |e| match e {
+            Flat::Index(d) | Flat::Load { address: d, .. } => joint &= is_joint(d, outer, inner),
+            _ => {}
+        });
+        joint
     }
 
     /// The step of every load's address from one value of `s` to the next; `None` where it isn't affine in `s`.

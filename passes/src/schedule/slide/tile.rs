@@ -216,20 +216,13 @@ impl Tile<'_> {
         vec![Stmt::loop_of(&a.var, a.extent.clone(), kind, body)]
     }
 
-    /// Whether the last two axes reduced over can be one: no condition is about them, and addresses run through both.
+    /// Whether the last two axes reduced over can be one: no condition is about them, and the factors depend on them as
+    /// if they were.
     fn is_joint(&self, k: usize, outer: &Axis, inner: &Axis) -> bool {
         let is_last = k + 2 == self.nest.over().len();
         let is_free = !self.parts.conditions.iter().any(|c| c.mentions(&outer.var) || c.mentions(&inner.var));
-        let (a, b) = match self.parts.term {
-            Term::Product(a, b) => (a, b),
-            Term::Vector(_) => return false,
-        };
-        let runs = |f: &super::Flat| {
-            let steps = f.steps(&outer.var).into_iter().zip(f.steps(&inner.var));
-            let mut all = steps.map(|(o, i)| o.zip(i).is_some_and(|(o, i)| o == i * inner.extent.clone()));
-            all.all(|runs| runs)
-        };
-        is_last && is_free && runs(a) && runs(b)
+        let Term::Product(a, b) = self.parts.term else { return false };
+        is_last && is_free && [a, b].iter().all(|f| f.is_joint(outer, inner))
     }
 
     /// Statements under conditions.
