@@ -7,7 +7,8 @@
 //!
 //! The error of a node's element `y` is taken to be `u * sqrt(k) * max|y|` where it is a sum of `k` terms, which may be
 //! added in any order, and `4 * u * |y|` elsewhere, with `u` the unit roundoff of the type that is computed in; for
-//! 16-bit types their own rounding comes on top. Nodes that move or choose elements make none.
+//! 16-bit types their own rounding comes on top. Convolutions that may be computed by Winograd's filtering have a part
+//! of the error that is tolerated there. Nodes that move or choose elements make none.
 
 use aic_ir::dtype::DType;
 use aic_ir::error::Result;
@@ -17,11 +18,16 @@ use aic_ir::op::{Op, Rng};
 use aic_ir::scalar::{Scalar, ScalarFn};
 use aic_ir::tensor::Tensor;
 use aic_ir::types::Type;
+use aic_passes::layout::winograd;
 use aic_passes::runner::Numerics;
 use std::collections::HashMap;
 
 /// How often results are disturbed: one draw may hardly move an element, by chance.
 const N_NOISY: u64 = 2;
+
+/// The part of the error that Winograd's filtering may have which results are moved by: the several draws, and the factor
+/// by which they are multiplied where results are compared, make the whole of it.
+const FILTERING: f64 = 1.0 / 8.0;
 
 /// What a value should be.
 #[derive(Clone, Debug)]
@@ -104,8 +110,8 @@ fn run(
         if let Some((_, numerics)) = noise
             && rounds(&n.op)
         {
-            let terms = n_terms(n, &types);
-            results.iter_mut().for_each(|t| disturb(t, terms, looseness(numerics), &mut rng));
+            let of_largest = of_largest(n, &types, numerics);
+            results.iter_mut().for_each(|t| disturb(t, of_largest, looseness(numerics), &mut rng));
         }
         if keep_values && !matches!(n.op, Op::Const(_)) {
             values.extend(n.outputs.iter().copied().zip(results.iter().cloned()));
@@ -132,8 +138,8 @@ fn looseness(numerics: Numerics) -> f64 {
     }
 }
 
-/// Moves every element by its error, up or down.
-fn disturb(t: &mut Tensor, terms: f64, looseness: f64, rng: &mut Rng) {
+/// Moves every element by its error, up or down. A part of the error is relative to the largest element.
+fn disturb(t: &mut Tensor, of_largest: f64, looseness: f64, rng: &mut Rng) {
     let dtype = t.dtype();
     if !dtype.is_float() {
         return;
@@ -141,10 +147,10 @@ fn disturb(t: &mut Tensor, terms: f64, looseness: f64, rng: &mut Rng) {
     let computed_in = if dtype == DType::F64 { unit(DType::F64) } else { unit(DType::F32) };
     let stored = if computed_in == unit(dtype) { 0.0 } else { 2.0 * unit(dtype) };
     let finite = t.to_f64().into_iter().map(f64::abs).filter(|x| x.is_finite());
-    let largest = if terms > 1.0 { finite.fold(0.0, f64::max) * terms.sqrt() } else { 0.0 };
+    let largest = if of_largest > 0.0 { finite.fold(0.0, f64::max) * of_largest } else { 0.0 };
     let moved = Tensor::generate(dtype, t.shape().to_vec(), |i| {
         let y = t.get(i).as_f64();
-        let error = looseness * computed_in * (4.0 * y.abs() + largest) + stored * y.abs();
+        let error = looseness * (computed_in * 4.0 * y.abs() + largest) + stored * y.abs();
         let moved = y + error * (2.0 * rng.unit() - 1.0);
         Scalar::F(if y.is_finite() { moved } else { y }).cast(dtype)
     });
@@ -167,6 +173,23 @@ fn rounds(op: &Op) -> bool {
         Op::Iota(_) | Op::DimValue(_) | Op::TopK(_) | Op::NonZero(_) | Op::Unique(_) | Op::Random(_) => false,
         _ => true,
     }
+}
+
+/// The error of a node's results relative to the largest of them: of sums, and of filtering.
+fn of_largest(n: &Node, types: &HashMap<ValueId, Type>, numerics: Numerics) -> f64 {
+    let of = |v: &ValueId| types.get(v);
+    let terms = n_terms(n, types);
+    let computed_in = match n.outputs.first().and_then(of) {
+        Some(t) if t.dtype == DType::F64 => unit(DType::F64),
+        _ => unit(DType::F32),
+    };
+    let of_sums = if terms > 1.0 { computed_in * terms.sqrt() } else { 0.0 };
+    let is_filtering = match (&n.op, n.inputs.get(1).and_then(of).and_then(Type::shape)) {
+        (Op::Conv(c), Some(w)) => numerics != Numerics::Exact && winograd::is_plain(c, &w),
+        (Op::Winograd(_), _) => true,
+        _ => false,
+    };
+    if is_filtering { of_sums.max(FILTERING * winograd::TOLERANCE) } else { of_sums }
 }
 
 /// How many terms are summed for an element, as the compute definition has it.

@@ -11,7 +11,7 @@
 mod cost;
 mod cut;
 mod rebuild;
-mod winograd;
+pub mod winograd;
 
 use crate::runner::{Context, Numerics};
 use aic_ir::dim::Dim;

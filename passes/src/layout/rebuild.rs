@@ -2,7 +2,7 @@
 
 use super::{Role, winograd};
 use crate::graph::moves_no_element;
-use crate::runner::{Context, Numerics};
+use crate::runner::Context;
 use aic_ir::bail;
 use aic_ir::dim::Dim;
 use aic_ir::error::Result;
@@ -42,15 +42,13 @@ struct Rebuild<'g> {
     /// Transposed constants.
     constants: HashMap<(ValueId, Vec<usize>), ValueId>,
     target: &'g Target,
-    /// Whether Winograd's filtering is admitted.
-    is_fast: bool,
 }
 
 /// Rebuilds the graph; each window with channels innermost counts as a rewrite.
 pub fn rebuild(g: &Graph, roles: &[Role], is_last: &[bool], cx: &mut Context) -> Result<Graph> {
     let (out, forms) = (Graph::new(&g.name), vec![Forms::default(); g.n_values()]);
-    let (target, is_fast) = (cx.target.clone(), cx.numerics == Numerics::Fast);
-    let mut r = Rebuild { g, out, forms, constants: HashMap::new(), target: &target, is_fast };
+    let target = cx.target.clone();
+    let mut r = Rebuild { g, out, forms, constants: HashMap::new(), target: &target };
     r.out.requires = g.requires.clone();
     for p in &g.inputs {
         let v = r.out.add_input(&p.name, g.ty(p.value).clone());
@@ -124,7 +122,7 @@ impl<'g> Rebuild<'g> {
 
     /// A convolution by Winograd's minimal filtering, where that is faster and exact enough.
     fn filtered(&mut self, n: &Node, c: &Conv) -> Result<Option<ValueId>> {
-        let ([x, w], true) = (&n.inputs[..], self.is_fast) else { return Ok(None) };
+        let [x, w] = &n.inputs[..] else { return Ok(None) };
         let (x, w) = (*x, *w);
         let Some(filters) = self.g.as_const(w) else { return Ok(None) };
         let (x_ty, y_ty) = (self.g.ty(x), self.g.ty(n.outputs[0]));

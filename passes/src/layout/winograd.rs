@@ -1,8 +1,7 @@
 //! Which convolutions are computed by Winograd's minimal filtering, and how exact that is.
 //!
-//! It is equal in the real numbers. How much larger than a convolution's the rounding errors are depends on the filters,
-//! so that it is measured with them before the choice is made; as they are larger than those by which `aic verify`
-//! judges a node, `--numerics fast` alone admits it.
+//! It is equal in the real numbers, but its rounding errors are several times those of a convolution. How large depends on
+//! the filters, so that it is measured with them before the choice is made.
 
 use super::cost;
 use aic_ir::dtype::DType;
@@ -12,7 +11,7 @@ use aic_ir::tensor::Tensor;
 use aic_ir::types::Type;
 
 /// The largest error that is tolerated, relative to the largest result.
-const TOLERANCE: f64 = 2e-5;
+pub const TOLERANCE: f64 = 2e-5;
 /// Filters that the error is measured with, and tiles that each is applied to.
 const FILTERS: usize = 32;
 const TILES: usize = 2;
@@ -20,14 +19,18 @@ const TILES: usize = 2;
 /// The extent of the tiles with which a convolution of `x` by filters of this shape would be fastest, if that is faster
 /// than without them.
 pub fn tile(c: &Conv, x: &Type, w: &[usize], y: &Type, target: &Target) -> Option<usize> {
-    let is_3x3 = matches!(w, [_, _, 3, 3]) && c.groups == 1 && x.dtype == DType::F32;
-    let is_plain = c.strides.iter().chain(&c.dilations).all(|s| *s == 1) && c.pads.iter().all(|p| *p <= 2);
-    if !is_3x3 || !is_plain || block(w[0], target).is_none() {
+    if !is_plain(c, w) || x.dtype != DType::F32 || block(w[0], target).is_none() {
         return None;
     }
     let time = |m: &usize| cost::winograd(*m, x, y, target);
     let best = [2, 4].into_iter().min_by(|a, b| time(a).total_cmp(&time(b)))?;
     (time(&best) < cost::direct(x, y, w, target)).then_some(best)
+}
+
+/// Whether it is a convolution that has such a form, by filters of this shape.
+pub fn is_plain(c: &Conv, w: &[usize]) -> bool {
+    let has_unit_steps = c.strides.iter().chain(&c.dilations).all(|s| *s == 1);
+    matches!(w, [_, _, 3, 3]) && c.groups == 1 && has_unit_steps && c.pads.iter().all(|p| *p <= 2)
 }
 
 /// Filters of a block: whole vectors.
