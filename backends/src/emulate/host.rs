@@ -13,6 +13,7 @@ pub(crate) const CHECK: &str = "aic_check";
 
 /// What a module asks of the GPU.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[cfg_attr(not(feature = "llvm"), expect(dead_code, reason = "modules for GPUs are made by LLVM"))]
 pub(crate) enum Call {
     /// An intrinsic, named without `llvm.nvvm.`.
     Intrinsic(String),

@@ -24,6 +24,9 @@ use inkwell::values::{FastMathFlags, InstructionOpcode as I, PointerValue};
 pub(super) const GLOBAL: u16 = 1;
 pub(super) const SHARED: u16 = 3;
 
+/// Threads of a warp.
+const WARP: i32 = 32;
+
 /// LLVM's passes for a GPU's kernel: those for CPUs, and what finds out about ranges and alignments.
 const PASSES: &str = "function(nvvm-intr-range,sroa,early-cse<memssa>,instcombine<no-verify-fixpoint>,simplifycfg,\
     correlated-propagation,reassociate,loop-mssa(licm),loop(loop-idiom,indvars,loop-deletion),gvn,dse,\
@@ -100,11 +103,11 @@ impl<'c> Code<'_, 'c> {
             Level::Block(at) => self.special(&format!("ctaid.{}", axis(at)))?,
             Level::Warp => {
                 let thread = self.special("tid.x")?;
-                self.b.bin(I::LShr, thread, self.b.i32(Launch::warp().trailing_zeros() as i32).into())?
+                self.b.bin(I::LShr, thread, self.b.i32(WARP.trailing_zeros() as i32).into())?
             }
             Level::Thread(0) if has_warps => {
                 let thread = self.special("tid.x")?;
-                self.b.bin(I::And, thread, self.b.i32(Launch::warp() as i32 - 1).into())?
+                self.b.bin(I::And, thread, self.b.i32(WARP - 1).into())?
             }
             Level::Thread(at) => self.special(&format!("tid.{}", axis(at)))?,
             Level::Core | Level::VectorCore => bail!("a GPU has no {level}"),

@@ -6,9 +6,6 @@ use aic_ir::error::Result;
 use aic_ir::kernel::{Buffer, Kernel, Level, LoopKind, Scope, Stmt};
 use aic_ir::{bail, ensure};
 
-/// Threads of a warp.
-const WARP: i64 = 32;
-
 /// Bytes that buffers in shared memory begin at multiples of.
 const ALIGNMENT: u32 = 128;
 
@@ -98,10 +95,5 @@ impl Launch {
             self.shared_bytes = self.shared_bytes.saturating_add(bytes).next_multiple_of(ALIGNMENT);
         }
         Ok(())
-    }
-
-    /// The thread's number within its warp is the remainder of its number by this.
-    pub(crate) fn warp() -> i64 {
-        WARP
     }
 }
