@@ -17,13 +17,14 @@ use std::collections::HashMap;
 /// A program with its kernels compiled for the emulator.
 pub struct Emulated {
     program: Program,
-    kernels: HashMap<String, Compiled>,
+    kernels: Kernels,
 }
 
-/// A kernel and how it is launched.
-struct Compiled {
+/// Kernels, possibly of several programs, as one module for the emulator.
+pub struct Kernels {
     emulator: Emulator,
-    launch: ptx::Launch,
+    /// How they are launched, by their names.
+    launches: HashMap<String, ptx::Launch>,
 }
 
 impl Emulated {
@@ -32,9 +33,7 @@ impl Emulated {
     /// # Errors
     /// A kernel has no code for the target, or uses what the emulator doesn't have.
     pub fn new(program: &Program, target: &Target, options: Options) -> Result<Emulated> {
-        let compile = |k: &Kernel| Ok((k.name.clone(), Compiled::new(k, target, options)?));
-        let kernels = program.kernels.iter().map(compile).collect::<Result<_>>()?;
-        Ok(Emulated { program: program.clone(), kernels })
+        Ok(Emulated { program: program.clone(), kernels: Kernels::new(&program.kernels, target, options)? })
     }
 
     /// Runs the program.
@@ -42,27 +41,36 @@ impl Emulated {
     /// # Errors
     /// An input doesn't fit, a kernel does what it may not, or its threads wait for each other for ever.
     pub fn run(&self, inputs: &[Tensor]) -> Result<Vec<Tensor>> {
-        eval::program_with(&self.program, inputs, &|k, buffers, symbols| {
-            let compiled = self.kernels.get(&k.name);
-            compiled
-                .ok_or_else(|| Error::new(format!("no kernel is named {}", k.name)))?
-                .run(k, buffers, symbols)
-        })
+        self.kernels.run(&self.program, inputs)
     }
 }
 
-impl Compiled {
-    fn new(kernel: &Kernel, target: &Target, options: Options) -> Result<Compiled> {
-        let module = ptx::optimized(std::slice::from_ref(kernel), target)?;
-        let emulator = Emulator::new(&ptx::text(&module)?, options);
-        let emulator = emulator.map_err(|e| e.context(format!("kernel {}", kernel.name)))?;
-        Ok(Compiled { emulator, launch: ptx::Launch::of(kernel)? })
+impl Kernels {
+    /// Compiles kernels that were made for the target and have different names.
+    ///
+    /// # Errors
+    /// A kernel has no code for the target, or uses what the emulator doesn't have.
+    pub fn new(kernels: &[Kernel], target: &Target, options: Options) -> Result<Kernels> {
+        let module = ptx::optimized(kernels, target)?;
+        let emulator = Emulator::new(&ptx::text(&module)?, options)?;
+        let launches = kernels.iter().map(|k| k.name.clone()).zip(module.launches).collect();
+        Ok(Kernels { emulator, launches })
     }
 
-    fn run(&self, kernel: &Kernel, buffers: &mut [KernelBuffer], symbols: &[i64]) -> Result<()> {
+    /// Runs a program whose kernels are among these.
+    ///
+    /// # Errors
+    /// An input doesn't fit, a kernel does what it may not, or its threads wait for each other for ever.
+    pub fn run(&self, program: &Program, inputs: &[Tensor]) -> Result<Vec<Tensor>> {
+        eval::program_with(program, inputs, &|k, buffers, symbols| self.launch(k, buffers, symbols))
+    }
+
+    fn launch(&self, kernel: &Kernel, buffers: &mut [KernelBuffer], symbols: &[i64]) -> Result<()> {
+        let launch = self.launches.get(&kernel.name);
+        let launch = launch.ok_or_else(|| Error::new(format!("no kernel is named {}", kernel.name)))?;
         let value = |s: &Sym| kernel.symbols.iter().position(|(n, _)| n == s).map(|at| symbols[at]);
         let mut grid = [0; 3];
-        for (n, extent) in grid.iter_mut().zip(&self.launch.grid) {
+        for (n, extent) in grid.iter_mut().zip(&launch.grid) {
             let blocks = extent.eval(&value).and_then(|n| u32::try_from(n).ok());
             *n = blocks
                 .ok_or_else(|| Error::new(format!("kernel {} has a grid of {extent} blocks", kernel.name)))?;
@@ -70,8 +78,8 @@ impl Compiled {
         if grid.contains(&0) {
             return Ok(());
         }
-        let dynamic_shared = self.launch.shared_bytes as usize;
-        let launch = Launch { grid, block: self.launch.threads, cluster: [1; 3], dynamic_shared };
+        let (block, dynamic_shared) = (launch.threads, launch.shared_bytes as usize);
+        let launch = Launch { grid, block, cluster: [1; 3], dynamic_shared };
         let mut args: Vec<Arg> = (0..buffers.len()).map(Arg::Buffer).collect();
         args.extend(symbols.iter().map(|n| Arg::Int(*n)));
         let buffer = |(b, p): (_, &aic_ir::kernel::Param)| {

@@ -327,6 +327,77 @@ fn products_by_threads() {
     }
 }
 
+/// Convolutions in 16 bits: the matrix of windows is never in memory.
+#[test]
+fn convolutions_by_matrix_instructions() {
+    for dtype in ["f16", "bf16"] {
+        for (x, w, y, attributes) in [
+            ("2,5,9,8", "7,5,3,3", "2,7,9,8", "strides=[1,1], dilations=[1,1], pads=[1,1,1,1], groups=1"),
+            ("1,6,11,7", "8,3,3,2", "1,8,6,7", "strides=[2,1], dilations=[1,2], pads=[1,0,1,2], groups=2"),
+            ("1,16,6,6", "33,16,1,1", "1,33,3,3", "strides=[2,2], dilations=[1,1], pads=[0,0,0,0], groups=1"),
+        ] {
+            let text = format!(
+                "graph(%0: {dtype}[{x}], %1: {dtype}[{w}]) -> {dtype}[{y}] {{ %2 = conv %0 %1 {{{attributes}}} return %2 }}"
+            );
+            check_pieces(&text);
+            let c = compose(&parse_graph(&text).unwrap()).unwrap();
+            let made = schedule::kernel("k", &c, &Target::sm_80()).unwrap();
+            // Filters of groups depend on what the windows do: no product of two matrices.
+            let is_product = made.schedule.unit.starts_with("mma");
+            assert_eq!(is_product, attributes.ends_with("groups=1"), "{}", made.schedule);
+        }
+    }
+}
+
+/// Attention is one kernel, by threads or by matrix instructions.
+#[test]
+fn attention_on_a_gpu() {
+    for dtype in ["f32", "f16", "bf16"] {
+        for (heads, n, t, sizes, attributes) in [
+            ([2, 2], 5, 7, [8, 8], "scale=0.25, causal=false"),
+            ([4, 2], 70, 70, [20, 12], "scale=0.2, causal=true"),
+            ([1, 1], 1, 100, [16, 32], "scale=0.1, causal=false"),
+        ] {
+            let ([heads, groups], [size, value]) = (heads, sizes);
+            let text = format!(
+                "graph(%0: {dtype}[2,{heads},{n},{size}], %1: {dtype}[2,{groups},{t},{size}], \
+                 %2: {dtype}[2,{groups},{t},{value}]) -> {dtype}[2,{heads},{n},{value}] {{ %3 = attention %0 %1 %2 {{{attributes}}} return %3 }}"
+            );
+            check_pieces(&text);
+            let c = compose(&parse_graph(&text).unwrap()).unwrap();
+            let made = schedule::kernel("k", &c, &Target::sm_80()).unwrap_or_else(|e| panic!("{e}\n{text}"));
+            assert_eq!(made.schedule.unit.starts_with("mma"), dtype != "f32", "{}", made.schedule);
+        }
+    }
+    check_pieces(
+        "graph(%0: f32[2,2,5,6], %1: f32[2,2,9,6], %2: f32[2,2,9,4], %3: f32[5,9]) -> f32[2,2,5,4] {
+          %4 = attention %0 %1 %2 %3 {scale=0.3, causal=false} return %4 }",
+    );
+}
+
+/// Tiles that are turned in shared memory.
+#[test]
+fn transpositions_on_a_gpu() {
+    for (shape, perm, turned) in
+        [("40,70", "1,0", "70,40"), ("3,33,17", "2,0,1", "17,3,33"), ("2,64,5,32", "0,3,2,1", "2,32,5,64")]
+    {
+        for dtype in ["f32", "f16"] {
+            let text = format!(
+                "graph(%0: {dtype}[{shape}]) -> {dtype}[{turned}] {{
+                   %1 = transpose %0 {{perm=[{perm}]}} return %1 }}"
+            );
+            check_pieces(&text);
+            let c = compose(&parse_graph(&text).unwrap()).unwrap();
+            let made = schedule::kernel("k", &c, &Target::sm_80()).unwrap();
+            assert_eq!(made.schedule.mr, 32, "{}", made.schedule);
+        }
+    }
+    check_pieces(
+        "graph(%0: f32[40,70], %1: f32[40]) -> f32[70,40] {
+          %2 = transpose %0 {perm=[1,0]} %3 = add %2 %1 %4 = relu %3 return %4 }",
+    );
+}
+
 /// Checks a graph of one node by the kernels that it is cut into for a GPU, one after the other.
 fn check_pieces(text: &str) {
     let g = parse_graph(text).unwrap();

@@ -43,7 +43,8 @@ impl<'a> Target<'a> {
         let width = (8 * self.vector_bytes).to_string();
         let threads = self.launch.map(|l| l.threads.map(|n| n.to_string()).join(",")).unwrap_or_default();
         let own = match self.launch {
-            Some(_) => [("nvvm.reqntid", threads.as_str()), ("", "")],
+            // Told that one block is enough, ptxas doesn't rather spill than have fewer at a time.
+            Some(_) => [("nvvm.reqntid", threads.as_str()), ("nvvm.minctasm", "1")],
             None => [("prefer-vector-width", width.as_str()), ("min-legal-vector-width", width.as_str())],
         };
         let strings = [

@@ -22,6 +22,8 @@ pub struct Usage {
     pub spilled: u32,
     /// Bytes of a thread's stack.
     pub stack: u32,
+    /// Bytes of shared memory of a block, those given at the launch not included.
+    pub shared: u32,
 }
 
 impl Ptxas {
@@ -73,6 +75,7 @@ fn usages(said: &str) -> Vec<Usage> {
         };
         last.registers += before(" registers");
         last.stack += before(" bytes stack frame");
+        last.shared += before(" bytes smem");
         last.spilled += before(" bytes spill stores") + before(" bytes spill loads");
     }
     all
@@ -90,7 +93,7 @@ ptxas info    : Function properties for relu
     8 bytes stack frame, 12 bytes spill stores, 16 bytes spill loads
 ptxas info    : Used 18 registers, used 1 barriers, 368 bytes cmem[0]
 ptxas info    : Compile time = 1.700 ms";
-        let relu = Usage { name: "relu".into(), registers: 18, spilled: 28, stack: 8 };
+        let relu = Usage { name: "relu".into(), registers: 18, spilled: 28, stack: 8, shared: 0 };
         assert_eq!(usages(said), [relu]);
     }
 }

@@ -10,7 +10,7 @@ use aic::package::{self, Kind};
 use aic_backends::{CpuOptions, TextKind, ptx, x86};
 use aic_ir::error::{Error, Result};
 use aic_ir::graph::Graph;
-use aic_ir::program::Program;
+use aic_ir::program::{Program, Step};
 use bytes::BufMut;
 use std::path::PathBuf;
 use std::str::FromStr;
@@ -161,15 +161,7 @@ fn for_gpu(args: &Args, gpu: &aic_ir::target::Target) -> Result<()> {
         None => {
             let usages = package::cuda::write(&program, gpu, &args.output)?;
             drop(progress);
-            let widest = usages.iter().max_by_key(|u| u.registers);
-            if let Some(u) = widest {
-                print::note(&format!(
-                    "{} kernels; {} takes most registers: {}",
-                    usages.len(),
-                    u.name,
-                    u.registers
-                ));
-            }
+            print::note(&taken(&program, &usages));
             return Ok(());
         }
         Some(Emit::Graph) => program.graph.to_string(),
@@ -185,6 +177,23 @@ fn for_gpu(args: &Args, gpu: &aic_ir::target::Target) -> Result<()> {
         true => print::stdout(&text),
         false => file::write(&args.output, |file| file.put_slice(text.as_bytes())),
     }
+}
+
+/// What the kernels of a program take, in a line.
+fn taken(program: &Program, usages: &[ptx::Usage]) -> String {
+    let launches = program.steps.iter().filter(|s| matches!(s, Step::Launch { .. })).count();
+    let mut line = format!("{} kernels, {launches} launches", program.kernels.len());
+    for (what, unit, of) in [
+        ("registers", "", (|u| u.registers) as fn(&ptx::Usage) -> u32),
+        ("shared memory", " bytes", |u| u.shared),
+        ("spilled", " bytes", |u| u.spilled),
+    ] {
+        if let Some(u) = usages.iter().max_by_key(|u| of(u)) {
+            let name = if of(u) > 0 { format!(" ({})", u.name) } else { String::new() };
+            line += &format!("; {what}: at most {}{unit}{name}", of(u));
+        }
+    }
+    line
 }
 
 /// Writes MLIR.

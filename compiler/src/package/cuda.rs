@@ -24,8 +24,8 @@ const PLAN_FORMAT: &str = include_str!("../../runtime/plan.h");
 /// Where weights begin: at multiples of what the widest access of a thread needs, and more.
 const ALIGNMENT: &str = "256";
 
-/// Writes the artifact of a program into a folder, which is made if it isn't there. Gives what each kernel takes, where
-/// NVIDIA's assembler is at hand.
+/// Writes the artifact of a program into a folder, which is made if it isn't there. Gives what each kernel takes, shared
+/// memory that is given at the launch included, where NVIDIA's assembler is at hand.
 ///
 /// # Errors
 /// A node has no kernel on the target, a kernel can't be compiled, or a file can't be written.
@@ -41,10 +41,15 @@ pub fn write(program: &Program, target: &Target, folder: &Path) -> Result<Vec<Us
     put("model.ptx", text.as_bytes())?;
     put("model.h", header_text(program).as_bytes())?;
     write_weights(&weights, &at("model.weights"))?;
-    let usages = match Ptxas::find() {
+    let mut usages = match Ptxas::find() {
         Some(ptxas) => Some(ptxas.assemble(&at("model.ptx"), &target.name, &at("model.cubin"))?),
         None => None,
     };
+    for u in usages.iter_mut().flatten() {
+        let launch =
+            program.kernels.iter().position(|k| k.name == u.name).and_then(|k| module.launches.get(k));
+        u.shared += launch.map_or(0, |l| l.shared_bytes);
+    }
     let source = source(program, &plan, &weights, &module.launches, usages.is_some());
     put("model.c", source.as_bytes())?;
     Ok(usages.unwrap_or_default())

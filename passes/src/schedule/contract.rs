@@ -4,13 +4,16 @@
 //! (`m`: it moves the factor that is broadcast); the rest are outer loops. Partial tiles at the end of `n` carry masks,
 //! those at the end of `m` are a second, smaller tile.
 
+mod fragments;
 pub mod gpu;
+pub mod implicit;
 pub mod npu;
 mod pack;
 mod plan;
 mod product;
 mod sides;
 pub mod simt;
+mod staging;
 mod tile;
 mod tiles;
 

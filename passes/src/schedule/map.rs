@@ -3,6 +3,7 @@
 
 pub mod gpu;
 pub mod npu;
+pub mod turn;
 
 use super::contract::Tiles;
 use super::emit::{Emitter, lane};

@@ -3,6 +3,7 @@
 //! [`choose`] picks a [`Schedule`] for a nest and a target, [`apply`] makes the kernel; between the two a schedule is
 //! plain data. One file per class of nest.
 
+mod attention;
 mod contract;
 mod emit;
 mod grid;
@@ -53,7 +54,7 @@ pub struct Scheduled {
 /// # Errors
 /// Where it can't be one kernel.
 pub fn kernel(name: &str, c: &Compute, target: &Target) -> Result<Scheduled> {
-    if let Some((schedule, kernel)) = rows_on_gpu(name, c, target) {
+    if let Some((schedule, kernel)) = on_gpu(name, c, target) {
         return Ok(Scheduled { schedule, kernel, packings: Vec::new() });
     }
     if let Some((schedule, kernel)) = winograd::kernel(name, c, target) {
@@ -78,7 +79,18 @@ pub fn kernel(name: &str, c: &Compute, target: &Target) -> Result<Scheduled> {
     Ok(Scheduled { schedule, kernel, packings })
 }
 
-/// The kernel of a compute whose reductions the threads of a GPU share, if it is one.
+/// The kernel of a compute whose phases the threads of a GPU share, if it is one.
+fn on_gpu(name: &str, c: &Compute, target: &Target) -> Option<(Schedule, Kernel)> {
+    rows_on_gpu(name, c, target).or_else(|| attention_on_gpu(name, c, target))
+}
+
+/// The kernel of a compute that is attention.
+fn attention_on_gpu(name: &str, c: &Compute, target: &Target) -> Option<(Schedule, Kernel)> {
+    target.level(LoopKind::Bind(Level::Warp))?;
+    attention::kernel(name, c, target)
+}
+
+/// The kernel of a compute whose reductions are along rows.
 fn rows_on_gpu(name: &str, c: &Compute, target: &Target) -> Option<(Schedule, Kernel)> {
     target.level(LoopKind::Bind(Level::Warp))?;
     let product = Nest::new(c).ok().and_then(|nest| product_on_gpu(&nest, target));
@@ -87,14 +99,16 @@ fn rows_on_gpu(name: &str, c: &Compute, target: &Target) -> Option<(Schedule, Ke
 
 /// The schedule of a contraction on a GPU: by matrix instructions, or by threads.
 fn product_on_gpu(nest: &Nest, target: &Target) -> Option<Schedule> {
-    contract::gpu::choose(nest, target).or_else(|| contract::simt::choose(nest, target))
+    contract::gpu::choose(nest, target)
+        .or_else(|| contract::implicit::choose(nest, target))
+        .or_else(|| contract::simt::choose(nest, target))
 }
 
 /// The schedule of a nest on any target; `None` where there is none yet.
 pub fn choose_for(nest: &Nest, target: &Target) -> Option<Schedule> {
     if target.level(LoopKind::Bind(Level::Warp)).is_some() {
         match nest.reduction {
-            None => Some(map::gpu::choose(nest, target)),
+            None => map::turn::choose(nest, target).or_else(|| Some(map::gpu::choose(nest, target))),
             Some(_) => product_on_gpu(nest, target).or_else(|| Some(grid::choose(nest))),
         }
     } else if target.level(LoopKind::Bind(Level::Core)).is_some() {
@@ -181,6 +195,9 @@ pub fn apply(name: &str, nest: &Nest, schedule: &Schedule) -> Kernel {
 fn body(nest: &Nest, schedule: &Schedule, frame: &mut Frame) -> Vec<Stmt> {
     match schedule.class {
         _ if nest.axes.iter().any(|a| a.extent.is(0)) => Vec::new(),
+        Class::Map if schedule.tile(Place::Block).is_some() && schedule.mr > 1 => {
+            map::turn::body(nest, frame)
+        }
         Class::Map if schedule.tile(Place::Block).is_some() => map::gpu::body(nest, schedule, frame),
         Class::ReduceOuter if schedule.tile(Place::Block).is_some() => {
             reduce::outer(nest, schedule, &mut grid::frame(schedule))

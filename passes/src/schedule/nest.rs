@@ -376,6 +376,15 @@ impl Flat {
         }
     }
 
+    /// Whether it is an element of an array, possibly converted: zero where its load is masked.
+    pub fn is_load(&self) -> bool {
+        match self {
+            Flat::Load { .. } => true,
+            Flat::Cast(_, e) => e.is_load(),
+            _ => false,
+        }
+    }
+
     /// Every load below.
     pub fn loads(&self) -> Vec<&Flat> {
         let mut out = Vec::new();

@@ -4,7 +4,7 @@ use super::group::Group;
 use super::nest::Nest;
 use super::phase::{Phase, map_sources, phases};
 use super::prepare::Transposed;
-use super::{choose, kernel, prepare, reduce, rows, rows_on_gpu, winograd};
+use super::{attention_on_gpu, choose, kernel, prepare, reduce, rows, rows_on_gpu, winograd};
 use aic_ir::compute::{Compute, Expr, Source, Stage};
 use aic_ir::dim::Dim;
 use aic_ir::error::Result;
@@ -99,9 +99,12 @@ pub fn signatures(cut: &Cut, target: &Target) -> Result<Vec<Signature>> {
         let places = p.members.iter().filter(|m| cut.compute.stages[**m].reduction.is_some());
         for (phase, place) in reductions.into_iter().zip(places) {
             let nest = Nest::of(phase, &group.arrays, &|_| None)?;
-            let signature = match rows_on_gpu("", &p.compute, target) {
-                Some(_) => row_signature(&nest),
-                None => signature_of(&nest, &choose(&nest, target)),
+            let signature = if rows_on_gpu("", &p.compute, target).is_some() {
+                row_signature(&nest)
+            } else if attention_on_gpu("", &p.compute, target).is_some() {
+                Signature::Sequential(Class::Staged)
+            } else {
+                signature_of(&nest, &choose(&nest, target))
             };
             found.push((*place, signature));
         }

@@ -7,14 +7,15 @@
 use super::super::Frame;
 use super::super::emit::{Emitter, lane};
 use super::super::nest::Nest;
-use super::super::reduce::{finish, lanes_at, read, register};
+use super::super::reduce::{finish, read};
+use super::fragments::{Fragments, Held};
+use super::implicit;
 use super::product::{Matrix, Product, clip, product};
-use aic_ir::bounds::Bounds;
 use aic_ir::dim::{Dim, Sym};
-use aic_ir::kernel::{Buffer, Copy, Expr, Level, LoopKind, Mma, Operand, Scope, Steps, Stmt, Tile};
-use aic_ir::scalar::{Scalar, ScalarFn};
+use aic_ir::kernel::{Buffer, Copy, Expr, Level, LoopKind, Scope, Stmt, Tile};
+use aic_ir::scalar::ScalarFn;
 use aic_ir::schedule::{self, Class, Place, Schedule};
-use aic_ir::target::{MatrixUnit, Target};
+use aic_ir::target::Target;
 use std::collections::HashMap;
 
 /// Bytes between the rows of a tile in shared memory, so that rows begin in other banks.
@@ -69,10 +70,8 @@ pub fn choose(nest: &Nest, target: &Target) -> Option<Schedule> {
 
 /// The statements of the kernel.
 pub fn body(nest: &Nest, s: &Schedule, frame: &mut Frame) -> Vec<Stmt> {
-    let (Some(product), Some(unit)) = (product(nest), MatrixUnit::named(&s.unit)) else { return Vec::new() };
-    let (Some(block), Some(warp)) = (s.tile(Place::Block), s.tile(Place::Warp)) else { return Vec::new() };
-    let warps = [0, 1].map(|k| (block.extent[k] / warp.extent[k].max(1)).max(1));
-    let threads = i64::from(warps[0] * warps[1]) * 32;
+    let Some(product) = product(nest) else { return implicit::body(nest, s, frame) };
+    let (Some(fragments), Some(block)) = (Fragments::new(s), s.tile(Place::Block)) else { return Vec::new() };
     // A loop of one iteration is left out.
     let index = |name: &str, extent: &Dim| if extent.is(1) { 0.into() } else { Dim::named(name) };
     let [m, n, _] = block.extent;
@@ -80,10 +79,8 @@ pub fn body(nest: &Nest, s: &Schedule, frame: &mut Frame) -> Vec<Stmt> {
     let m0 = index("bm", &grid[1]) * i64::from(m).into();
     let n0 = index("bn", &grid[0]) * i64::from(n).into();
     let batch: HashMap<Sym, Dim> = product.batch_at(&index("bz", &grid[2])).into_iter().collect();
-    let mut ranges = Bounds::new();
-    ranges.loop_var(&Sym::new("warp"), &0.into(), &(threads / 32).into());
-    ranges.loop_var(&Sym::new("thread"), &0.into(), &32.into());
-    let g = Gpu { p: &product, unit, block, warp, warps, threads, ranges, grid, origin: [m0, n0], batch };
+    let threads = fragments.n_warps() * 32;
+    let g = Gpu { p: &product, fragments, block, threads, grid, origin: [m0, n0], batch };
     let factors = [(&product.a, 0, "ta"), (&product.b, 1, "tb")].map(|(m, own, name)| g.shared(m, own, name));
     // Without asynchronous copies there is nothing to be ahead of.
     let buffers = if factors.iter().any(|s| s.is_async) { block.buffers } else { 1 };
@@ -93,15 +90,10 @@ pub fn body(nest: &Nest, s: &Schedule, frame: &mut Frame) -> Vec<Stmt> {
 
 struct Gpu<'a> {
     p: &'a Product<'a>,
-    unit: &'a MatrixUnit,
+    fragments: Fragments<'a>,
     block: schedule::Tile,
-    warp: schedule::Tile,
-    /// Warps of a block along rows and columns.
-    warps: [u32; 2],
     /// Threads of a block.
     threads: i64,
-    /// Those of the warp's and thread's numbers.
-    ranges: Bounds,
     /// Blocks along x, y and z.
     grid: [Dim; 3],
     /// The first row and column of a block's tile.
@@ -142,8 +134,8 @@ impl Gpu<'_> {
             bound(Level::Thread(0)),
             self.thread(shared, frame),
         );
-        let n_warps = i64::from(self.warps[0] * self.warps[1]);
-        body.push(Stmt::loop_of(&Sym::new("warp"), n_warps.into(), bound(Level::Warp), vec![lanes]));
+        let n_warps = self.fragments.n_warps().into();
+        body.push(Stmt::loop_of(&Sym::new("warp"), n_warps, bound(Level::Warp), vec![lanes]));
         let levels = ["bn", "bm", "bz"].into_iter().zip(&self.grid).zip(0..);
         levels.filter(|((_, extent), _)| !extent.is(1)).fold(body, |body, ((var, extent), axis)| {
             vec![Stmt::loop_of(&Sym::new(var), extent.clone(), bound(Level::Block(axis)), body)]
@@ -177,34 +169,10 @@ impl Gpu<'_> {
 
     /// What a thread does.
     fn thread(&self, shared: &[Shared; 2], frame: &mut Frame) -> Vec<Stmt> {
-        let counts = self.fragments();
-        let lens = Operand::ALL.map(|o| (o, counts[o as usize] * self.elements(o)));
-        let names = ["acc", "fa", "fb"];
-        let mut out: Vec<Stmt> = lens
-            .iter()
-            .zip(names)
-            .map(|((operand, len), name)| register(&Sym::new(name), self.unit.dtype(*operand), *len))
-            .collect();
-        let acc = self.p.nest.acc;
-        let zero = Expr::Broadcast(Expr::Const(acc, Scalar::zero(acc)).into(), 4);
-        let i = Sym::new("i");
-        let clear = Stmt::store(&Sym::new("acc"), lanes_at(Dim::sym(&i) * 4.into(), 4), zero);
-        out.push(Stmt::loop_of(&i, (lens[0].1 / 4).into(), LoopKind::Unroll, vec![clear]));
+        let mut out = self.fragments.registers();
         out.extend(self.steps(shared));
         out.extend(self.epilogue(frame));
         out
-    }
-
-    /// How many fragments a warp holds of the accumulator and of the factors.
-    fn fragments(&self) -> [i64; 3] {
-        let [m, n, _] = self.unit.extents.map(|e| i64::from(e.step));
-        let (rows, columns) = (i64::from(self.warp.extent[0]) / m, i64::from(self.warp.extent[1]) / n);
-        [rows * columns, rows, columns]
-    }
-
-    /// Elements of a fragment that a thread holds.
-    fn elements(&self, operand: Operand) -> i64 {
-        i64::from(self.unit.elements(operand.extent(self.unit.extents.map(|e| e.step))))
     }
 
     /// The loop over the contracted axis.
@@ -254,7 +222,7 @@ impl Gpu<'_> {
         let id_of = |own: Dim, all: i64| if rounds > 1 { Dim::sym(&round) * all.into() + own } else { own };
         let id = id_of(thread, self.threads);
         let (row, column) = (id.floor_div(&per_row.into()), id.modulo(&per_row.into()) * s.chunk.into());
-        let (row, column) = (self.ranges.simplify(&row), self.ranges.simplify(&column));
+        let (row, column) = (self.fragments.ranges.simplify(&row), self.fragments.ranges.simplify(&column));
         let origin = |axis: usize| match axis {
             2 => step.clone() * i64::from(self.block.extent[2]).into(),
             _ => self.origin[axis].clone(),
@@ -287,88 +255,37 @@ impl Gpu<'_> {
         }
     }
 
-    /// The rows and columns of the output that a warp's tile begins at, within the block's.
-    fn corner(&self) -> [Dim; 2] {
-        let (warp, columns) = (Dim::named("warp"), Dim::from(i64::from(self.warps[1])));
-        let [m, n, _] = self.warp.extent.map(i64::from);
-        [warp.floor_div(&columns) * m.into(), warp.modulo(&columns) * n.into()]
-            .map(|d| self.ranges.simplify(&d))
-    }
-
     /// A step's tiles, multiplied.
     fn multiply(&self, shared: &[Shared; 2], step: &Dim) -> Vec<Stmt> {
-        let [um, un, uk] = self.unit.extents.map(|e| i64::from(e.step));
-        let [_, rows, columns] = self.fragments();
-        let (i, j, kk) = (Sym::new("i"), Sym::new("j"), Sym::new("kk"));
-        let corner = self.corner();
-        let unroll = |var: &Sym, n: i64, body| Stmt::loop_of(var, n.into(), LoopKind::Unroll, body);
-        let names = ["fa", "fb"].map(Sym::new);
-        let load = |k: usize, var: &Sym, operand: Operand, extent: i64| -> Stmt {
-            let s = &shared[k];
-            let own = corner[k].clone() + Dim::sym(var) * extent.into();
-            let along = Dim::sym(&kk) * uk.into();
-            let (down, across) = (Steps::by(s.row), Steps::by(1));
-            // Rows and columns of the tile in shared memory are those of the operand, or the other way round.
-            let is_as_stored = s.matrix.rows_are_k == (operand == Operand::B);
-            let steps = if is_as_stored { (down, across) } else { (across, down) };
-            let (y, x) = if s.matrix.rows_are_k { (along, own) } else { (own, along) };
-            let src = Tile::steps(&s.buffer, self.slot(s, step) + y * s.row.into() + x, steps.0, steps.1);
-            let first = Dim::sym(var) * self.elements(operand).into();
-            let dst = Tile::fragment(&names[k], first, &self.unit.name, operand);
-            let extent = operand.extent([um, un, uk]).map(Dim::from);
-            Stmt::Copy(Copy { dst, src, extent, valid: None, token: None })
+        let held = |s: &Shared| Held {
+            buffer: s.buffer.clone(),
+            first: self.slot(s, step),
+            row: s.row,
+            rows_are_k: s.matrix.rows_are_k,
         };
-        let fragment = |name: &str, at: Dim, operand: Operand| {
-            Tile::fragment(&Sym::new(name), at * self.elements(operand).into(), &self.unit.name, operand)
-        };
-        let mma = Mma {
-            intrinsic: self.unit.name.clone(),
-            extent: self.unit.extents.map(|e| e.step),
-            c: fragment("acc", Dim::sym(&i) * columns.into() + Dim::sym(&j), Operand::C),
-            a: fragment("fa", Dim::sym(&i), Operand::A),
-            b: fragment("fb", Dim::sym(&j), Operand::B),
-            fresh: None,
-            token: None,
-        };
-        let body = vec![
-            unroll(&i, rows, vec![load(0, &i, Operand::A, um)]),
-            unroll(&j, columns, vec![load(1, &j, Operand::B, un)]),
-            unroll(&i, rows, vec![unroll(&j, columns, vec![Stmt::Mma(mma)])]),
-        ];
-        vec![unroll(&kk, i64::from(self.block.extent[2]) / uk, body)]
+        self.fragments.multiply(&[held(&shared[0]), held(&shared[1])])
     }
 
     /// What is stored: two neighbours in a row at a time, as a thread holds them.
     fn epilogue(&self, frame: &mut Frame) -> Vec<Stmt> {
         let nest = self.p.nest;
-        let [um, un, _] = self.unit.extents.map(|e| i64::from(e.step));
-        let [_, rows, columns] = self.fragments();
-        let (i, j, half) = (Sym::new("i"), Sym::new("j"), Sym::new("half"));
-        let (thread, corner) = (Dim::named("thread"), self.corner());
-        let own_row = Dim::sym(&i) * um.into() + Dim::sym(&half) * 8.into() + thread.floor_div(&4.into());
-        let own_column = Dim::sym(&j) * un.into() + thread.modulo(&4.into()) * 2.into() + Dim::sym(&lane());
-        let row = self.origin[0].clone() + corner[0].clone() + own_row;
-        let column = self.origin[1].clone() + corner[1].clone() + own_column;
         let [m, n, _] = &self.p.axes;
-        let mut axes = self.batch.clone();
-        axes.extend([(m.var.clone(), row.clone()), (n.var.clone(), column)]);
-        let mut e = Emitter::new(nest, axes, 2, frame);
-        let masked = self.p.rest(1, self.block.extent[1], &0.into()).is_some();
-        let mask = masked.then(|| e.tail(&n.dim(), &n.extent));
-        let first = Dim::sym(&i) * columns.into() + Dim::sym(&j);
-        let at = first * self.elements(Operand::C).into() + Dim::sym(&half) * 2.into();
-        let acc = e.bind(read(&Sym::new("acc"), at, 2, nest.acc));
-        let mut body = e.take_lets();
-        body.extend(finish(&mut e, nest, acc, mask.as_ref()));
-        if self.p.rest(0, self.block.extent[0], &0.into()).is_some() {
-            let cond = Expr::Call(ScalarFn::Lt, vec![Expr::Index(row), Expr::Index(m.extent.clone())]);
-            body = vec![Stmt::If { cond, then: body, other: Vec::new() }];
-        }
-        let loops = [(&i, rows), (&j, columns), (&half, 2)];
-        loops
-            .into_iter()
-            .rev()
-            .fold(body, |body, (var, n)| vec![Stmt::loop_of(var, n.into(), LoopKind::Unroll, body)])
+        self.fragments.pairs(|pair| {
+            let [row, column] = [0, 1].map(|k| self.origin[k].clone() + pair.at[k].clone());
+            let mut axes = self.batch.clone();
+            axes.extend([(m.var.clone(), row.clone()), (n.var.clone(), column + Dim::sym(&lane()))]);
+            let mut e = Emitter::new(nest, axes, 2, frame);
+            let masked = self.p.rest(1, self.block.extent[1], &0.into()).is_some();
+            let mask = masked.then(|| e.tail(&n.dim(), &n.extent));
+            let acc = e.bind(read(&Sym::new("acc"), pair.own.clone(), 2, nest.acc));
+            let mut body = e.take_lets();
+            body.extend(finish(&mut e, nest, acc, mask.as_ref()));
+            if self.p.rest(0, self.block.extent[0], &0.into()).is_some() {
+                let cond = Expr::Call(ScalarFn::Lt, vec![Expr::Index(row), Expr::Index(m.extent.clone())]);
+                body = vec![Stmt::If { cond, then: body, other: Vec::new() }];
+            }
+            body
+        })
     }
 }
 

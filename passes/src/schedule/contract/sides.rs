@@ -1,10 +1,14 @@
 //! A contraction as a product of matrices whose rows and columns are several axes each, and whose elements are whatever
 //! expressions: `out[m, n] += a(m, k) * b(k, n)`. Convolutions are such, with padding and strides in the expressions.
 
+use super::super::emit::{Emitter, Value};
 use super::super::nest::{Flat, Nest};
 use aic_ir::compute::{Axis, ReduceOp};
 use aic_ir::dim::{Dim, Sym};
+use aic_ir::dtype::DType;
+use aic_ir::kernel::{Expr, Level, LoopKind, Stmt};
 use aic_ir::scalar::ScalarFn;
+use aic_ir::target::Target;
 use std::collections::HashMap;
 
 /// The parts of a contraction.
@@ -62,5 +66,66 @@ impl Sides<'_> {
             steps.iter().any(|s| s.as_ref().is_some_and(|d| d.is(1)))
         };
         is_next(&self.axes[2]) && !is_next(&self.axes[factor])
+    }
+
+    /// Whether there is anything to reuse of what a block holds.
+    pub fn is_worth_tiles(&self) -> bool {
+        (0..3).all(|side| self.extent(side).as_const().is_none_or(|n| n >= 4))
+    }
+
+    /// Whether tiles of so many rows and columns are one for each multiprocessor, and most of each is used.
+    pub fn fills(&self, tile: [u32; 2], target: &Target) -> bool {
+        let extent = |side: usize| self.extent(side).as_const().unwrap_or(128);
+        let units = target.level(LoopKind::Bind(Level::Block(0))).map_or(1, |l| i64::from(l.units));
+        let tiles = |side: usize| (extent(side) + i64::from(tile[side]) - 1) / i64::from(tile[side]);
+        let batch = points(&self.batch).as_const().unwrap_or(8);
+        let is_used = |side: usize| 2 * extent(side) > i64::from(tile[side]);
+        batch.saturating_mul(tiles(0)).saturating_mul(tiles(1)) >= units && is_used(0) && is_used(1)
+    }
+
+    /// Whether results side by side are so in memory too, in groups of `n`.
+    pub fn is_contiguous(&self, nest: &Nest, n: i64) -> bool {
+        let [column] = &self.axes[1][..] else { return false };
+        let step = nest.at.affine_in(&column.var).map(|(step, _)| step);
+        column.extent.is_multiple(n) && step.is_some_and(|s| s.is(1))
+    }
+
+    /// Whether columns are there. A scalar has no lanes without which to be.
+    pub fn mask(&self, e: &mut Emitter, column: &Dim) -> Value {
+        if e.lanes > 1 {
+            return e.tail(column, &self.extent(1));
+        }
+        let is_there = Expr::call(ScalarFn::Lt, [column.clone(), self.extent(1)].map(Expr::Index));
+        e.bind(Value::new(is_there, DType::Bool, 1))
+    }
+
+    /// A GPU's blocks with tiles of so many rows and columns.
+    pub fn grid(&self, tile: [i64; 2]) -> Grid {
+        let index = |name: &str, extent: &Dim| if extent.is(1) { 0.into() } else { Dim::named(name) };
+        let [rows, columns] = [0, 1].map(|side| self.extent(side).ceil_div(&tile[side].into()));
+        let n_batch = points(&self.batch);
+        let origin = [index("bm", &rows) * tile[0].into(), index("bn", &columns) * tile[1].into()];
+        let batch = at(&self.batch, &index("bz", &n_batch));
+        Grid { extents: [columns, rows, n_batch], origin, batch }
+    }
+}
+
+/// The blocks of a GPU: along x for columns, along y for rows, along z for the batch.
+pub(super) struct Grid {
+    extents: [Dim; 3],
+    /// The first row and column of the block's tile.
+    pub origin: [Dim; 2],
+    /// What the axes of the batch are.
+    pub batch: HashMap<Sym, Dim>,
+}
+
+impl Grid {
+    /// The loops over blocks around what a block does; one of one iteration is left out.
+    pub fn blocks(&self, body: Vec<Stmt>) -> Vec<Stmt> {
+        let levels = ["bn", "bm", "bz"].into_iter().zip(&self.extents).zip(0..);
+        levels.filter(|((_, extent), _)| !extent.is(1)).fold(body, |body, ((var, extent), axis)| {
+            let kind = LoopKind::Bind(Level::Block(axis));
+            vec![Stmt::loop_of(&Sym::new(var), extent.clone(), kind, body)]
+        })
     }
 }
