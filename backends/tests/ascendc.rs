@@ -178,7 +178,7 @@ fn good_kernels_pass_at_odd_shapes_in_any_order() {
         cases.push(matmul("matmul_gelu", &format!("matmul_gelu_{k}"), shape, 1 + k as u32 % 2, &[]));
     }
     let sources: Vec<KernelFile> = cases.iter().map(|c| c.source.clone()).collect();
-    let emulator = Emulator::build(&sources).unwrap();
+    let emulator = Emulator::build(&sources, &[]).unwrap();
     let mut wrong = Vec::new();
     for c in &cases {
         for seed in SEEDS {
@@ -282,7 +282,7 @@ fn every_fault_is_reported_by_its_rule() {
     };
     let cases: Vec<Case> = MUTANTS.iter().enumerate().map(make).collect();
     let sources: Vec<KernelFile> = cases.iter().map(|c| c.source.clone()).collect();
-    let emulator = Emulator::build(&sources).unwrap();
+    let emulator = Emulator::build(&sources, &[]).unwrap();
     let mut missed = Vec::new();
     for (c, (file, edits, rule)) in cases.iter().zip(MUTANTS) {
         let found: Vec<String> = run(&emulator, c, 1).violations.into_iter().map(|v| v.rule).collect();
@@ -298,7 +298,7 @@ fn blocks_are_as_many_as_there_are_cores() {
     let mut c = add("add", 33, &[]);
     let Step::Launch { blocks, .. } = &mut c.job.steps[0] else { unreachable!() };
     *blocks = 41;
-    let emulator = Emulator::build(std::slice::from_ref(&c.source)).unwrap();
+    let emulator = Emulator::build(std::slice::from_ref(&c.source), &[]).unwrap();
     assert_eq!(run(&emulator, &c, 1).violations[0].rule, "R27");
 }
 
@@ -328,7 +328,7 @@ fn predicted_times_are_near_published_ones() {
         &[("N = 10007, TILE = 2048, CORES = 4;", "N = 67108864, TILE = 8192, CORES = 48;")],
     );
     sum.text = sum.text.replace("float", "half").replace("false, 0, 0, 0", "false, 0, 0, (half)0");
-    let emulator = Emulator::build(&[product.clone(), sum.clone()]).unwrap();
+    let emulator = Emulator::build(&[product.clone(), sum.clone()], &[]).unwrap();
     let product = predicted(&emulator, &product, 24, [2 * n * n, 2 * n * n, 4 * n * n], 1.85e9);
     let sum = predicted(&emulator, &sum, 48, [2 * n * n; 3], 1.85e9);
     println!(

@@ -3,6 +3,7 @@
 //! The way is always the same: [`Source::load`], [`Source::import`], [`lower`], and then a [`Runner`] in this process or
 //! an artifact. Nothing here prints.
 
+use crate::ascend;
 use crate::emulate::Emulated;
 use crate::import::load::{self, Model};
 use crate::import::onnx::{self, ImportOptions, Imported, Structure};
@@ -270,8 +271,8 @@ pub fn target(cpu: &CpuOptions) -> Result<Target> {
 pub struct Options {
     /// The CPU that code is made for.
     pub cpu: CpuOptions,
-    /// The GPU that kernels are made for, if it isn't the CPU.
-    pub gpu: Option<Target>,
+    /// The GPU or NPU that kernels are made for, if it isn't the CPU.
+    pub device: Option<Target>,
     /// How much is optimised: index into [`pipeline::LEVELS`].
     pub level: usize,
     /// Which rewrites are admitted.
@@ -289,7 +290,7 @@ impl Default for Options {
     fn default() -> Options {
         Options {
             cpu: CpuOptions::default(),
-            gpu: None,
+            device: None,
             level: 2,
             numerics: Numerics::default(),
             rules: Vec::new(),
@@ -310,7 +311,7 @@ impl Options {
 
     /// What kernels are made for.
     fn machine(&self) -> Result<Target> {
-        self.gpu.clone().map_or_else(|| target(&self.cpu), Ok)
+        self.device.clone().map_or_else(|| target(&self.cpu), Ok)
     }
 
     /// What the passes are told, for a given machine.
@@ -416,6 +417,8 @@ pub enum Runner {
     Compiled(Session),
     /// A GPU's kernels without a GPU.
     Emulated(Emulated, Vec<Tensor>),
+    /// An NPU's kernels on the model of the chip.
+    Model(ascend::Model, Vec<Tensor>),
 }
 
 /// How long it took to get a [`Runner`].
@@ -455,7 +458,9 @@ impl Runner {
     /// Keeps the inputs of the runs that follow.
     pub fn bind(&mut self, inputs: &[Tensor]) {
         match self {
-            Runner::Reference(_, bound) | Runner::Emulated(_, bound) => *bound = inputs.to_vec(),
+            Runner::Reference(_, bound) | Runner::Emulated(_, bound) | Runner::Model(_, bound) => {
+                *bound = inputs.to_vec();
+            }
             Runner::Compiled(session) => session.bind(inputs),
         }
     }
@@ -469,6 +474,7 @@ impl Runner {
             Runner::Reference(graph, inputs) => eval::graph(graph, inputs).map(drop),
             Runner::Compiled(session) => session.run_bound(),
             Runner::Emulated(program, inputs) => program.run(inputs).map(drop),
+            Runner::Model(program, inputs) => program.run(inputs).map(drop),
         }
     }
 
@@ -481,13 +487,14 @@ impl Runner {
             Runner::Reference(graph, _) => eval::graph(graph, inputs),
             Runner::Compiled(session) => session.run(inputs),
             Runner::Emulated(program, _) => program.run(inputs),
+            Runner::Model(program, _) => program.run(inputs),
         }
     }
 
     /// How long each step of the last run took; nothing unless the session was opened to measure it.
     pub fn step_times(&self) -> Vec<Duration> {
         match self {
-            Runner::Reference(..) | Runner::Emulated(..) => Vec::new(),
+            Runner::Reference(..) | Runner::Emulated(..) | Runner::Model(..) => Vec::new(),
             Runner::Compiled(session) => session.step_times(),
         }
     }
@@ -495,7 +502,7 @@ impl Runner {
     /// Bytes of intermediate memory held now; 0 for the interpreter and the emulator, which hold none between runs.
     pub fn arena_bytes(&self) -> usize {
         match self {
-            Runner::Reference(..) | Runner::Emulated(..) => 0,
+            Runner::Reference(..) | Runner::Emulated(..) | Runner::Model(..) => 0,
             Runner::Compiled(session) => session.arena_bytes(),
         }
     }

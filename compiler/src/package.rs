@@ -5,6 +5,7 @@
 //! What is in the making lies in a folder of its own beside the artifact, which goes away whatever happens; the artifact
 //! takes its name only when it is complete.
 
+pub mod ascend;
 pub mod cuda;
 mod link;
 mod model_object;

@@ -4,34 +4,64 @@
 #[path = "../../passes/tests/common/mod.rs"]
 mod common;
 
-use aic::ascend;
-use aic_backends::ascendc::Source;
-use aic_backends::ascendc::emulator::Settings;
+use aic::ascend::{self, Compiled, Step};
+use aic::driver::Source;
+use aic::import::onnx::ImportOptions;
+use aic::package;
+use aic_backends::ascendc::MODEL;
+use aic_backends::ascendc::emulator::{KernelFile, Settings};
+use aic_ir::error::Result;
+use aic_ir::graph::Graph;
 use aic_ir::op::{Op, Operand, Rng, Values};
-use aic_ir::program::Program;
 use aic_ir::target::Target;
 use aic_ir::tensor::Tensor;
 use aic_passes::pipeline::Options;
 use common::{difference, one_node};
+use std::path::Path;
+use std::process::Command;
 
 struct Case {
     what: String,
-    program: Program,
-    sources: Vec<Source>,
+    compiled: Compiled,
     x: Vec<Tensor>,
     want: Vec<Tensor>,
 }
 
+impl Case {
+    /// A graph compiled for the chip, under names of its own.
+    fn new(k: usize, what: String, graph: Graph, x: Vec<Tensor>, want: Vec<Tensor>) -> Result<Case> {
+        let target = Target::ascend_910b3();
+        let mut program = aic_passes::pipeline::compile(graph, &Options::new(target.clone()))?;
+        program.kernels.iter_mut().for_each(|kernel| kernel.name = format!("c{k}_{}", kernel.name));
+        let mut compiled = ascend::compile(program, &target)?;
+        for f in &mut compiled.functions {
+            let name = format!("c{k}_{}", f.name);
+            f.text = f.text.replace(&f.name, &name);
+            f.name = name;
+        }
+        Ok(Case { what, compiled, x, want })
+    }
+
+    /// Why steps aren't kernels of the chip.
+    fn on_host(&self) -> Vec<String> {
+        let reason = |s: &Step| match s {
+            Step::Host { reason, .. } => Some(format!("{}: {reason}", self.what)),
+            _ => None,
+        };
+        self.compiled.steps.iter().filter_map(reason).collect()
+    }
+}
+
 /// What is wrong with cases on the model, in three orders of execution.
 fn failures(cases: &[Case]) -> Vec<String> {
-    let sources: Vec<Source> = cases.iter().flat_map(|c| c.sources.clone()).collect();
-    let emulator = ascend::emulator(&sources).unwrap();
+    let all: Vec<Compiled> = cases.iter().map(|c| c.compiled.clone()).collect();
+    let emulator = ascend::model::emulator(&all).unwrap();
     let mut wrong = Vec::new();
     for c in cases {
-        let job = ascend::job(&c.program, &c.sources, &c.x).unwrap();
+        let job = ascend::model::job(&c.compiled, &c.x).unwrap();
         for seed in 1..=3 {
             let settings = Settings { seed, ..Settings::default() };
-            let (got, outcome) = match ascend::run(&c.program, &emulator, &job, &settings) {
+            let (got, outcome) = match ascend::model::run(&c.compiled, &emulator, &job, &settings) {
                 Ok(r) => r,
                 Err(e) => {
                     wrong.push(format!("{}: {e}", c.what));
@@ -50,9 +80,7 @@ fn failures(cases: &[Case]) -> Vec<String> {
 
 #[test]
 fn operators_on_the_model() {
-    let target = Target::ascend_910b3();
     let mut cases: Vec<Case> = Vec::new();
-    let mut refused: Vec<String> = Vec::new();
     for (name, sample) in Op::SAMPLERS {
         for seed in 0..if *name == "elementwise" { 12 } else { 2 } {
             let mut rng = Rng::new(seed);
@@ -60,19 +88,15 @@ fn operators_on_the_model() {
             let x: Vec<Tensor> = s.operands.iter().map(|o| rng.tensor(o).unwrap()).collect();
             let want = s.op.eval(&x).unwrap();
             let Ok(graph) = one_node(&s, false) else { continue };
-            let what = format!("{name} seed {seed}");
-            let mut program = aic_passes::pipeline::compile(graph, &Options::new(target.clone())).unwrap();
-            let prefix = format!("c{}_", cases.len());
-            program.kernels.iter_mut().for_each(|k| k.name = format!("{prefix}{}", k.name));
-            match ascend::sources(&program, &target) {
-                Ok(sources) => cases.push(Case { what, program, sources, x, want }),
-                Err(e) => refused.push(format!("{what}: {}", e.message)),
-            }
+            // Some operators have no kernels for any machine.
+            cases.extend(Case::new(cases.len(), format!("{name} seed {seed}"), graph, x, want));
         }
     }
     let wrong = failures(&cases);
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
-    assert!(cases.len() > 30, "only {} have a form in Ascend C; not {}", cases.len(), refused.join(", "));
+    let on_host: Vec<String> = cases.iter().flat_map(Case::on_host).collect();
+    let n_on_chip = cases.iter().filter(|c| c.on_host().is_empty()).count();
+    assert!(n_on_chip > 30, "only {n_on_chip} are on the chip; not {}", on_host.join(", "));
 }
 
 /// Graphs of odd shapes: products with what follows them on vector cores, norms, rows, in all float types.
@@ -99,6 +123,10 @@ const NETWORKS: &[&str] = &[
   %3 = relu %2
   return %3
 }",
+    "graph(%0 \"x\": f32[7,131]) -> f32[7,131] {
+  %1 = softmax %0 {axis=1}
+  return %1
+}",
     "graph(%0 \"x\": f32[9,131]) -> f32[9] {
   %1 = reduce %0 {axes=[1], op=sum}
   return %1
@@ -107,8 +135,7 @@ const NETWORKS: &[&str] = &[
 
 #[test]
 fn networks_on_the_model() {
-    let target = Target::ascend_910b3();
-    let (mut cases, mut refused): (Vec<Case>, Vec<String>) = (Vec::new(), Vec::new());
+    let mut cases: Vec<Case> = Vec::new();
     for (k, text) in NETWORKS.iter().enumerate() {
         let graph = aic_ir::text::parse_graph(text).unwrap();
         let mut rng = Rng::new(k as u64);
@@ -119,15 +146,102 @@ fn networks_on_the_model() {
         };
         let x: Vec<Tensor> = graph.inputs.iter().map(|p| rng.tensor(&operand(p.value)).unwrap()).collect();
         let want = aic_ir::eval::graph(&graph, &x).unwrap();
-        let mut program = aic_passes::pipeline::compile(graph, &Options::new(target.clone())).unwrap();
-        program.kernels.iter_mut().for_each(|kernel| kernel.name = format!("n{k}_{}", kernel.name));
-        let what = format!("network {k}");
-        match ascend::sources(&program, &target) {
-            Ok(sources) => cases.push(Case { what, program, sources, x, want }),
-            Err(e) => refused.push(format!("{what}: {}", e.message)),
-        }
+        cases.push(Case::new(k, format!("network {k}"), graph, x, want).unwrap());
     }
     let mut wrong = failures(&cases);
-    wrong.extend(refused);
+    wrong.extend(cases.iter().flat_map(Case::on_host));
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+/// A program that runs an artifact once: inputs from files `x0`, `x1`, ..., outputs to `y0`, ...
+const MAIN: &str = r#"
+int main() {
+    aic_session* s;
+    if (aic_open(nullptr, &s)) return puts(aic_error(nullptr)), 1;
+    const aic_model_info* info = aic_info();
+    std::vector<std::vector<char>> data(info->n_inputs);
+    std::vector<aic_tensor> x(info->n_inputs), y(info->n_outputs);
+    for (uint32_t k = 0; k < info->n_inputs; ++k) {
+        std::ifstream file("x" + std::to_string(k), std::ios::binary);
+        data[k].assign(std::istreambuf_iterator<char>(file), {});
+        x[k] = {data[k].data(), info->inputs[k].dims, info->inputs[k].rank, info->inputs[k].dtype};
+    }
+    for (int run = 0; run < 2; ++run)
+        if (aic_run(s, x.data(), x.size(), y.data(), y.size())) return puts(aic_error(s)), 1;
+    for (uint32_t k = 0; k < info->n_outputs; ++k) {
+        std::ofstream("y" + std::to_string(k), std::ios::binary)
+            .write((const char*)y[k].data, model_buffers[output_buffers[k]].bytes);
+    }
+    x[0].rank += 1;
+    if (aic_run(s, x.data(), x.size(), y.data(), y.size()) != AIC_INVALID) return puts("a wrong rank is taken"), 1;
+    aic_close(s);
+    return device().n_violations;
+}
+"#;
+
+/// Compiles an artifact against the model's own ACL, and runs it.
+fn run_artifact(c: &Compiled, inputs: &[Tensor]) -> Vec<Vec<u8>> {
+    let folder = tempfile::tempdir().unwrap();
+    let at = |name: &str| folder.path().join(name);
+    package::ascend::write(c, &Target::ascend_910b3(), folder.path()).unwrap();
+    std::fs::create_dir(at("register")).unwrap();
+    for (name, text) in MODEL {
+        std::fs::write(at(name), text).unwrap();
+    }
+    std::fs::create_dir(at("acl")).unwrap();
+    std::fs::write(at("acl/acl.h"), include_str!("programs/acl.h")).unwrap();
+    for k in &c.kernels {
+        let n = KernelFile::parse("k.cpp".into(), k.text.clone()).unwrap().args.len();
+        let params: String = (0..n).map(|a| format!(", uint8_t* a{a}")).collect();
+        let args = (0..n).map(|a| format!("a{a}")).collect::<Vec<_>>().join(", ");
+        let (name, task, lambda) = (&k.name, k.task.keyword(), "[=]");
+        let text = format!(
+            "namespace kernel_{name} {{\n#include \"kernels/{name}.cpp\"\n}}\n\
+             inline void aclrtlaunch_{name}(uint32_t blocks, aclrtStream{params}) {{\n\
+             device().launch(\"{task}\", blocks, {lambda} {{ kernel_{name}::{name}({args}); }});\n}}\n"
+        );
+        std::fs::write(at(&format!("aclrtlaunch_{name}.h")), text).unwrap();
+    }
+    let launcher = std::fs::read_to_string(at("model.cpp")).unwrap();
+    std::fs::write(at("model.cpp"), launcher + MAIN).unwrap();
+    for (k, x) in inputs.iter().enumerate() {
+        std::fs::write(at(&format!("x{k}")), x.bytes()).unwrap();
+    }
+    let mut cxx = Command::new("c++");
+    cxx.current_dir(folder.path()).args(["-std=c++20", "-O1", "-w", "-I.", "model.cpp", "-o", "program"]);
+    let built = cxx.args((!c.functions.is_empty()).then_some("host.cpp")).output().unwrap();
+    assert!(built.status.success(), "{}", String::from_utf8_lossy(&built.stderr));
+    let ran = Command::new(at("program")).current_dir(folder.path()).output().unwrap();
+    assert!(
+        ran.status.success(),
+        "{}{}",
+        String::from_utf8_lossy(&ran.stdout),
+        String::from_utf8_lossy(&ran.stderr)
+    );
+    (0..c.program.outputs.len()).map(|k| std::fs::read(at(&format!("y{k}"))).unwrap()).collect()
+}
+
+#[test]
+fn the_digits_classifier_and_its_artifact() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../testdata/models/digits/digits.onnx");
+    let imported = Source::load(&path).unwrap().import(&ImportOptions::default()).unwrap();
+    let shape = |p: &aic_ir::graph::Port| aic::driver::smallest_shape(imported.graph.ty(p.value)).unwrap();
+    let of =
+        |p: &aic_ir::graph::Port| aic::io::random(imported.graph.ty(p.value).dtype, shape(p), 1).unwrap();
+    let x: Vec<Tensor> = imported.graph.inputs.iter().map(of).collect();
+    let graph = ascend::specialise(&imported.graph, &x).unwrap();
+    let want = aic_ir::eval::graph(&graph, &x).unwrap();
+    let case = Case::new(0, "digits".into(), graph, x, want).unwrap();
+    let mut wrong = failures(std::slice::from_ref(&case));
+    for (port, (bytes, want)) in case
+        .compiled
+        .program
+        .outputs
+        .iter()
+        .zip(run_artifact(&case.compiled, &case.x).into_iter().zip(&case.want))
+    {
+        let got = Tensor::new(port.ty.dtype, want.shape().to_vec(), bytes.into()).unwrap();
+        wrong.extend(difference(want, &got).map(|d| format!("the artifact: {d}")));
+    }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }

@@ -1,8 +1,9 @@
 //! Statements of the cube unit: fractals into L1 and on into L0A and L0B, products, and results out of L0C.
 
+use super::moves::row_step;
 use super::roles::{Local, Role};
 use super::text::{ctype, name, within_buffer};
-use super::writer::{Part, Writer, row_step};
+use super::writer::{Part, Writer};
 use aic_ir::bail;
 use aic_ir::dim::Dim;
 use aic_ir::dtype::DType;

@@ -8,7 +8,10 @@
 
 mod cube;
 pub mod emulator;
+pub mod host;
+mod moves;
 mod roles;
+mod scalar;
 mod text;
 mod values;
 mod writer;
@@ -36,6 +39,8 @@ pub const MODEL: &[(&str, &str)] = &[
     ("reduce.h", include_str!("model/reduce.h")),
     ("select.h", include_str!("model/select.h")),
     ("cube.h", include_str!("model/cube.h")),
+    ("project.h", include_str!("model/project.h")),
+    ("register/tilingdata_base.h", "#include \"project.h\"\n"),
     ("driver.h", include_str!("model/driver.h")),
 ];
 

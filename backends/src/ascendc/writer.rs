@@ -1,15 +1,13 @@
-//! Statements of the loop IR as C++: loops, the vector unit's rows, the scalar unit's elements, copies, and where each
-//! pipe waits for another.
+//! Statements of the loop IR as C++: loops, rows of the vector unit, and where each pipe waits for another.
 
 use super::roles::{Local, Role, loads};
-use super::text::{Ranges, Text, constant, ctype, index, name};
+use super::text::{Ranges, Text, ctype, index, name};
 use super::values::{Place, Value};
 use aic_ir::compute::ReduceOp;
 use aic_ir::dim::{Dim, Range, Sym};
 use aic_ir::dtype::DType;
 use aic_ir::error::Result;
-use aic_ir::kernel::{Buffer, Copy, Expr, Kernel, Layout, Level, LoopKind, Scope, Stmt, Tile};
-use aic_ir::scalar::{Scalar, ScalarFn};
+use aic_ir::kernel::{Buffer, Expr, Kernel, Level, LoopKind, Scope, Stmt};
 use aic_ir::{bail, ensure};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::rc::Rc;
@@ -34,9 +32,9 @@ pub(super) struct Writer<'a> {
     pub ranges: Ranges,
     /// Elements of the row at hand, and the variable that counts them.
     pub n: String,
-    lane: Option<Sym>,
+    pub lane: Option<Sym>,
     /// Scalars that `let` binds.
-    lets: HashMap<Sym, Expr>,
+    pub lets: HashMap<Sym, Expr>,
     /// Temporaries by their types.
     temporaries: BTreeMap<&'static str, Vec<Rc<String>>>,
     /// Tensors that vector instructions since the last barrier read and wrote.
@@ -343,43 +341,6 @@ impl<'a> Writer<'a> {
         Some(local.role == Role::Scalar)
     }
 
-    /// A row of which the scalar unit fetches each element.
-    fn elements(&mut self, var: &Sym, end: &Dim, body: &'a [Stmt]) -> Result<()> {
-        let Some(Stmt::Store { buffer, index: Expr::Index(at), value, .. }) = body.last() else {
-            bail!("a row without a store")
-        };
-        let (n, v) = (self.extent(end), name(var));
-        // What used the buffer before is done with it, and what uses it now finds all of it.
-        self.barrier();
-        self.flag("V_S");
-        self.flag("MTE3_S");
-        self.text.open(format!("for (int64_t {v} = 0; {v} < {n}; ++{v}) {{"));
-        let scope = self.lets.clone();
-        for s in &body[..body.len() - 1] {
-            if let Stmt::Let { var, value } = s {
-                let ty = self.scalar_type(value);
-                if loads(value).is_empty() {
-                    self.lets.insert(var.clone(), value.clone());
-                } else {
-                    let value = self.scalar(value)?;
-                    self.text.line(format!("const {} {} = {value};", ctype(ty)?, name(var)));
-                }
-            }
-        }
-        let value = self.scalar(value)?;
-        self.text.line(format!("{}.SetValue({}, {value});", name(buffer), self.index(at)));
-        self.lets = scope;
-        self.text.close();
-        self.flag("S_V");
-        self.flag("S_MTE3");
-        Ok(())
-    }
-
-    fn scalar_type(&self, e: &Expr) -> DType {
-        let of = |s: &Sym| self.dtype(s);
-        e.ty(&of).map_or(DType::I64, |t| t.dtype)
-    }
-
     /// A row of the vector unit.
     fn rows(&mut self, var: &Sym, end: &Dim, body: &'a [Stmt]) -> Result<()> {
         self.n = self.extent(end);
@@ -558,37 +519,6 @@ impl<'a> Writer<'a> {
         }
     }
 
-    /// An expression of the scalar unit.
-    pub fn scalar(&mut self, e: &Expr) -> Result<String> {
-        Ok(match e {
-            Expr::Const(DType::I64, s) => s.as_i64().to_string(),
-            Expr::Const(DType::Bool, Scalar::B(b)) => b.to_string(),
-            Expr::Const(t, s) => constant(*t, *s)?,
-            Expr::Index(d) => self.index(d),
-            Expr::Var(v, _) => match self.lets.get(v).cloned() {
-                Some(bound) => self.scalar(&bound)?,
-                None => name(v),
-            },
-            Expr::Load { buffer, index, mask } => {
-                let Expr::Index(at) = &**index else { bail!("the scalar unit loads single elements") };
-                let load = format!("{}.GetValue({})", self.place(buffer), self.index(at));
-                match mask {
-                    Some(m) => {
-                        let t = self.dtype(buffer).unwrap_or(DType::F32);
-                        format!("({} ? {load} : {})", self.scalar(m)?, constant(t, Scalar::zero(t))?)
-                    }
-                    None => load,
-                }
-            }
-            Expr::Cast(t, e) => format!("({})({})", ctype(*t)?, self.scalar(e)?),
-            Expr::Call(f, args) => {
-                let args: Vec<String> = args.iter().map(|a| self.scalar(a)).collect::<Result<_>>()?;
-                operation(*f, &args)?
-            }
-            _ => bail!("the scalar unit has no form of this expression"),
-        })
-    }
-
     /// The name of a tensor: of global memory, or of a buffer.
     pub fn place(&self, buffer: &Sym) -> String {
         match self.local(buffer) {
@@ -610,163 +540,6 @@ impl<'a> Writer<'a> {
             Role::Temporary | Role::Scalar | Role::Cube | Role::Ring => {}
         }
         Ok(())
-    }
-
-    fn copy(&mut self, c: &'a Copy) -> Result<()> {
-        let [dst, src] = [&c.dst, &c.src].map(|t| self.local(&t.buffer));
-        let is_ub = |l: Option<&Local>| l.is_some_and(|l| l.buffer.scope == Scope::Ub);
-        match (is_ub(dst), is_ub(src)) {
-            (true, false) => self.copy_in(c),
-            (false, true) => self.copy_out(c),
-            (true, true) => bail!("copies within the unified buffer have no form yet"),
-            _ => self.cube_copy(c),
-        }
-    }
-
-    fn copy_in(&mut self, c: &Copy) -> Result<()> {
-        let Some(local) = self.local(&c.dst.buffer) else { return Ok(()) };
-        ensure!(c.dst.first.is(0), "rows of {} begin within it", c.dst.buffer);
-        let (n, t, size) =
-            (name(&c.dst.buffer), ctype(local.buffer.dtype)?, local.buffer.dtype.size() as i64);
-        let valid = c.valid.as_ref().unwrap_or(&c.extent);
-        if *valid != c.extent {
-            let zero = constant(local.buffer.dtype, Scalar::zero(local.buffer.dtype))?;
-            let len = local.len;
-            self.vector(&[], &n, &format!("Duplicate({n}, {zero}, {len});"));
-            self.flag("V_MTE2");
-        }
-        let from = self.index(&c.src.first);
-        let [rows, columns] = [self.extent(&valid[0]), self.extent(&valid[1])];
-        let (src_row, dst_row) = (row_step(&c.src)?, row_step(&c.dst)?);
-        let gap = if rows == "1" {
-            "0".into()
-        } else {
-            format!("{} - {columns} * {size}", self.index(&(src_row * size.into())))
-        };
-        let skip = if rows == "1" {
-            "0".into()
-        } else {
-            format!("({} - ({columns} * {size} + 31) / 32 * 32) / 32", self.index(&(dst_row * size.into())))
-        };
-        // A single element fills its block, for instructions that take it as a row.
-        let right = if local.is_spread { 32 / size - 1 } else { 0 };
-        let is_padded = local.is_spread;
-        let bytes = bytes(&columns, size);
-        let place = self.ring(&c.src.buffer, &from);
-        self.text.line(format!(
-            "DataCopyPad({n}, {place}, DataCopyExtParams({rows}, {bytes}, {gap}, {skip}, 0), \
-             DataCopyPadExtParams<{t}>({is_padded}, 0, {right}, ({t})0));"
-        ));
-        match &c.token {
-            Some(token) => self.filled.entry(token.clone()).or_default().push(c.dst.buffer.clone()),
-            None => self.hand_over(&n, t),
-        }
-        Ok(())
-    }
-
-    /// From the pipe that filled a buffer to the one that uses it.
-    fn hand_over(&mut self, n: &str, t: &str) {
-        self.text.line(format!("{n}Queue.EnQue({n});"));
-        self.text.line(format!("{n} = {n}Queue.DeQue<{t}>();"));
-    }
-
-    /// A tensor of global memory from an element on; of a ring, the tile at hand.
-    pub fn ring(&self, buffer: &Sym, from: &str) -> String {
-        let place = match self.local(buffer) {
-            Some(l) if l.role == Role::Ring => {
-                let at = if from == "0" { String::new() } else { format!(" + {from}") };
-                return format!("{}Gm[turn % RING * {}{at}]", name(buffer), l.len);
-            }
-            _ => self.place(buffer),
-        };
-        if from == "0" { place } else { format!("{place}[{from}]") }
-    }
-
-    fn copy_out(&mut self, c: &Copy) -> Result<()> {
-        let Some(local) = self.local(&c.src.buffer) else { return Ok(()) };
-        ensure!(c.src.first.is(0), "rows of {} begin within it", c.src.buffer);
-        let (n, t, size) =
-            (name(&c.src.buffer), ctype(local.buffer.dtype)?, local.buffer.dtype.size() as i64);
-        if local.role == Role::Out {
-            self.hand_over(&n, t);
-        }
-        let [rows, columns] = [self.extent(&c.extent[0]), self.extent(&c.extent[1])];
-        let (src_row, dst_row) = (row_step(&c.src)?, row_step(&c.dst)?);
-        let skip = if rows == "1" {
-            "0".into()
-        } else {
-            format!("({} - ({columns} * {size} + 31) / 32 * 32) / 32", self.index(&(src_row * size.into())))
-        };
-        let gap = if rows == "1" {
-            "0".into()
-        } else {
-            format!("{} - {columns} * {size}", self.index(&(dst_row * size.into())))
-        };
-        let to = self.index(&c.dst.first);
-        let place = self.ring(&c.dst.buffer, &to);
-        let bytes = bytes(&columns, size);
-        let line =
-            format!("DataCopyPad({place}, {n}, DataCopyExtParams({rows}, {bytes}, {skip}, {gap}, 0));");
-        // Rows may all lie beyond the end of the matrix.
-        if rows.parse::<i64>().is_err() {
-            self.text.line(format!("if ({rows} > 0) {line}"));
-        } else {
-            self.text.line(line);
-        }
-        Ok(())
-    }
-
-    fn commit(&mut self, token: &Sym) {
-        for b in self.filled.get(token).cloned().unwrap_or_default() {
-            let Some(local) = self.local(&b) else { continue };
-            if (local.role == Role::Cube) != (self.part == Part::Cube) {
-                continue;
-            }
-            let (n, next) = (name(&b), if local.role == Role::Cube { "Next" } else { "" });
-            self.text.line(format!("{n}Queue.EnQue({n}{next});"));
-        }
-    }
-
-    fn wait(&mut self, token: &Sym) -> Result<()> {
-        for b in self.filled.get(token).cloned().unwrap_or_default() {
-            let Some(local) = self.local(&b) else { continue };
-            if (local.role == Role::Cube) != (self.part == Part::Cube) {
-                continue;
-            }
-            let (n, t) = (name(&b), ctype(local.buffer.dtype)?);
-            if local.role == Role::Cube {
-                self.text.line(format!("LocalTensor<{t}> {n} = {n}Queue.DeQue<{t}>();"));
-                if let Some(taken) = self.taken.last_mut() {
-                    taken.push(n);
-                }
-            } else {
-                self.text.line(format!("{n} = {n}Queue.DeQue<{t}>();"));
-            }
-        }
-        if self.part != Part::Cube {
-            self.filled.remove(token);
-        }
-        Ok(())
-    }
-}
-
-fn bytes(columns: &str, size: i64) -> String {
-    match columns.parse::<i64>() {
-        Ok(n) => (n * size).to_string(),
-        Err(_) if size == 1 => columns.into(),
-        Err(_) => format!("{columns} * {size}"),
-    }
-}
-
-/// Elements from row to row of a matrix of consecutive columns.
-pub(super) fn row_step(t: &Tile) -> Result<Dim> {
-    match &t.layout {
-        Layout::Steps { rows, columns }
-            if rows.block.is_none() && columns.block.is_none() && columns.step.is(1) =>
-        {
-            Ok(rows.step.clone())
-        }
-        _ => bail!("{} isn't a row-major matrix", t.buffer),
     }
 }
 
@@ -791,30 +564,4 @@ pub(super) fn letter(ctype: &str) -> &'static str {
         "int16_t" => "s",
         _ => "l",
     }
-}
-
-/// A function of scalars.
-fn operation(f: ScalarFn, args: &[String]) -> Result<String> {
-    let binary = |op: &str| format!("({} {op} {})", args[0], args[1]);
-    Ok(match f {
-        ScalarFn::Add => binary("+"),
-        ScalarFn::Sub => binary("-"),
-        ScalarFn::Mul => binary("*"),
-        ScalarFn::Lt => binary("<"),
-        ScalarFn::Le => binary("<="),
-        ScalarFn::Gt => binary(">"),
-        ScalarFn::Ge => binary(">="),
-        ScalarFn::Eq => binary("=="),
-        ScalarFn::Ne => binary("!="),
-        ScalarFn::And => binary("&&"),
-        ScalarFn::Or => binary("||"),
-        ScalarFn::Not => format!("!{}", args[0]),
-        ScalarFn::Neg => format!("-{}", args[0]),
-        ScalarFn::Min => format!("Lesser({}, {})", args[0], args[1]),
-        ScalarFn::Max => format!("Greater({}, {})", args[0], args[1]),
-        ScalarFn::Select => format!("({} ? {} : {})", args[0], args[1], args[2]),
-        ScalarFn::Mod => format!("FloorMod({}, {})", args[0], args[1]),
-        ScalarFn::Div => binary("/"),
-        _ => bail!("the scalar unit has no {}", f.keyword()),
-    })
 }

@@ -1,11 +1,13 @@
 //! Options that several commands share, and what they stand for.
 
 use super::print::{self, Progress};
+use aic::ascend;
 use aic::driver::{self, Runner, Source, Times};
 use aic::emulate::Emulated;
 use aic::import::onnx::Structure;
 use aic::io::{self, Format};
 use aic::session;
+use aic_backends::ascendc::emulator::Settings;
 use aic_backends::{BACKENDS, CpuOptions, emulate};
 use aic_ir::ensure;
 use aic_ir::error::{Error, Result};
@@ -125,39 +127,50 @@ fn default_backend() -> &'static str {
     aic_backends::available().next().map_or(REFERENCE, |b| b.name)
 }
 
-/// Whether to compile for a GPU.
+/// Whether to compile for a GPU or an NPU.
 #[derive(clap::Args)]
-pub struct GpuArgs {
-    /// Compile for a CUDA GPU: ptx or ptx:sm_80 (A100 and later), ptx:sm_90a (H100, H200)
-    #[arg(long = "target", value_name = "ptx[:SM]", value_parser = parse_gpu)]
-    gpu: Option<Target>,
-    /// Execute the GPU's kernels on this machine, without a GPU: slow, and wrong wherever a GPU may be
-    #[arg(long, requires = "gpu")]
+pub struct DeviceArgs {
+    /// Compile for a CUDA GPU, ptx or ptx:sm_80 (A100 and later), ptx:sm_90a (H100, H200), or for an Ascend NPU,
+    /// ascendc or ascendc:910B3
+    #[arg(long = "target", value_name = "ptx[:SM]|ascendc[:CHIP]", value_parser = parse_device)]
+    device: Option<Target>,
+    /// Execute the device's kernels on this machine, without the device: slow, and wrong wherever that may be
+    #[arg(long, requires = "device")]
     emulate: bool,
 }
 
-impl GpuArgs {
-    /// The GPU to emulate, if there is to be one.
+impl DeviceArgs {
+    /// The device to emulate, if there is to be one.
     ///
     /// # Errors
     /// There is to be a real one.
     pub fn emulated(&self) -> Result<Option<Target>> {
         let help = "add --emulate to execute its kernels on this machine";
-        let Some(gpu) = &self.gpu else { return Ok(None) };
+        let Some(device) = &self.device else { return Ok(None) };
         match self.emulate {
-            true => Ok(Some(gpu.clone())),
-            false => Err(Error::new(format!("aic can't run code for {} on a GPU", gpu.name)).help(help)),
+            true => Ok(Some(device.clone())),
+            false => {
+                Err(Error::new(format!("aic can't run code for {} on a device", device.name)).help(help))
+            }
         }
+    }
+
+    /// The NPU that is compiled for, if it is one.
+    pub fn npu(&self) -> Option<&Target> {
+        self.device.as_ref().filter(|d| ascend::is_npu(d))
     }
 }
 
-fn parse_gpu(text: &str) -> std::result::Result<Target, String> {
-    let name = match text.split_once(':') {
-        None if text == "ptx" => "sm_80",
-        Some(("ptx", name)) if name.starts_with("sm_") => name,
-        _ => return Err("expected ptx, ptx:sm_80 or ptx:sm_90a".into()),
+/// A device by what `--target` calls it.
+pub fn parse_device(text: &str) -> std::result::Result<Target, String> {
+    let expected = "expected ptx, ptx:sm_80, ptx:sm_90a, ascendc or ascendc:910B3";
+    let (kind, name) = text.split_once(':').map_or((text, None), |(kind, name)| (kind, Some(name)));
+    let found = match kind {
+        "ptx" => Target::named(name.unwrap_or("sm_80")).filter(|t| t.name.starts_with("sm_")),
+        "ascendc" => Target::named(name.unwrap_or("910B3")).filter(ascend::is_npu),
+        _ => None,
     };
-    Target::named(name).ok_or_else(|| format!("there is no {name}: sm_80 and sm_90a are known"))
+    found.ok_or_else(|| expected.to_owned())
 }
 
 /// How to optimise.
@@ -193,7 +206,7 @@ impl OptimiseArgs {
     pub fn options(&self, cpu: CpuOptions) -> Result<driver::Options> {
         Ok(driver::Options {
             cpu,
-            gpu: None,
+            device: None,
             level: self.level().unwrap_or(driver::Options::default().level),
             numerics: self.numerics.into(),
             rules: self.rules.iter().map(|path| rules(path)).collect::<Result<_>>()?,
@@ -254,7 +267,7 @@ pub struct RunArgs {
     #[command(flatten)]
     cpu: CpuArgs,
     #[command(flatten)]
-    gpu: GpuArgs,
+    pub device: DeviceArgs,
     #[command(flatten)]
     optimise: OptimiseArgs,
 }
@@ -331,7 +344,7 @@ pub fn prepare(model: &ModelArgs, args: &RunArgs, options: session::Options) -> 
             (Runner::Reference(imported.graph, Vec::new()), None, Times::default())
         }
         _ => {
-            let (runner, program, times) = compile(imported.graph, args, options)?;
+            let (runner, program, times) = compile(imported.graph, &inputs, args, options)?;
             (runner, Some(program), times)
         }
     };
@@ -339,20 +352,40 @@ pub fn prepare(model: &ModelArgs, args: &RunArgs, options: session::Options) -> 
     Ok(Prepared { source, runner, inputs, outputs, format, program, times })
 }
 
+/// A model compiled against the model of an NPU, for the shapes of the inputs that `args` gives.
+///
+/// # Errors
+/// The model can't be compiled.
+pub fn prepare_on_model(model: &ModelArgs, args: &RunArgs, npu: &Target) -> Result<ascend::Model> {
+    let source = model.load()?;
+    let given = io::take_apart(io::read_inputs(&args.inputs, &source.inputs())?.values);
+    let imported = source.import_for(&model.dims()?, &given)?;
+    imported.warnings.iter().for_each(|w| print::warning(w));
+    let inputs = assemble(&imported.graph, given.tensors, args)?;
+    on_model(&imported.graph, &inputs, args, npu)
+}
+
 fn compile(
     graph: Graph,
+    inputs: &[Tensor],
     args: &RunArgs,
     session_options: session::Options,
 ) -> Result<(Runner, Program, Times)> {
     let start = Instant::now();
     let cpu = CpuOptions { backend: args.backend, cpu: args.cpu.cpu.clone(), ..CpuOptions::default() };
-    let gpu = args.gpu.emulated()?;
-    let options = driver::Options { gpu: gpu.clone(), ..args.optimise.options(cpu.clone())? };
+    let device = args.device.emulated()?;
+    if let Some(npu) = device.as_ref().filter(|d| ascend::is_npu(d)) {
+        let model = on_model(&graph, inputs, args, npu)?;
+        let program = model.compiled().program.clone();
+        let times = Times { compile: start.elapsed(), ..Times::default() };
+        return Ok((Runner::Model(model, Vec::new()), program, times));
+    }
+    let options = driver::Options { device: device.clone(), ..args.optimise.options(cpu.clone())? };
     let program = driver::lower(graph, &options)?;
     report_host_nodes(&program, args.strict)?;
     let lowering = start.elapsed();
     let _progress = Progress::start(&format!("compiling {} kernels", program.kernels.len()));
-    if let Some(gpu) = gpu {
+    if let Some(gpu) = device {
         let options = emulate::Options { seed: Some(args.seed), threads: args.threads as usize };
         let runner = Runner::Emulated(Emulated::new(&program, &gpu, options)?, Vec::new());
         let times =
@@ -362,6 +395,35 @@ fn compile(
     let options = session::Options { n_threads: args.threads, ..session_options };
     let (runner, times) = Runner::compile(&program, &cpu, options)?;
     Ok((runner, program, Times { compile: times.compile + lowering, ..times }))
+}
+
+/// A graph for inputs of these shapes, compiled against the model of an NPU.
+fn on_model(graph: &Graph, inputs: &[Tensor], args: &RunArgs, npu: &Target) -> Result<ascend::Model> {
+    let cpu = CpuOptions { cpu: args.cpu.cpu.clone(), ..CpuOptions::default() };
+    let options = args.optimise.options(cpu)?;
+    let program = driver::lower_for(ascend::specialise(graph, inputs)?, &options, npu.clone())?;
+    let compiled = ascend::compile(program, npu)?;
+    report_host_steps(&compiled, args.strict)?;
+    let _progress = Progress::start(&format!("compiling {} kernels", compiled.kernels.len()));
+    ascend::Model::new(compiled, Settings { seed: args.seed + 1, ..Settings::default() })
+}
+
+/// Notes which nodes are no kernels of an NPU.
+///
+/// # Errors
+/// There are such nodes, and `strict` forbids them; the error lists all.
+pub fn report_host_steps(compiled: &ascend::Compiled, strict: bool) -> Result<()> {
+    let step = |s: &ascend::Step| match s {
+        ascend::Step::Host { nodes, reason, .. } => Some(format!("{}: {reason}", nodes.join(", "))),
+        _ => None,
+    };
+    let lines: Vec<String> = compiled.steps.iter().filter_map(step).collect();
+    if strict && !lines.is_empty() {
+        let message = format!("{} steps are no kernels of the chip:\n  {}", lines.len(), lines.join("\n  "));
+        return Err(Error::new(message).help("without --strict they are functions of the host"));
+    }
+    lines.iter().for_each(|line| print::note(&format!("on the host: {line}")));
+    Ok(())
 }
 
 /// Notes which nodes the interpreter computes.
@@ -429,11 +491,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn gpus_by_name() {
-        let name = |text: &str| parse_gpu(text).map(|t| t.name);
+    fn devices_by_name() {
+        let name = |text: &str| parse_device(text).map(|t| t.name);
         assert_eq!(name("ptx"), Ok("sm_80".into()));
         assert_eq!(name("ptx:sm_90a"), Ok("sm_90a".into()));
-        assert!(name("ptx:sm_20").is_err() && name("cuda").is_err() && name("ptx:910B3").is_err());
+        assert_eq!(name("ascendc"), Ok("910B3".into()));
+        assert_eq!(name("ascendc:910B3"), Ok("910B3".into()));
+        for wrong in ["ptx:sm_20", "cuda", "ptx:910B3", "ascendc:sm_80", "ascendc:"] {
+            assert!(name(wrong).is_err(), "{wrong}");
+        }
     }
 
     #[test]

@@ -1,7 +1,8 @@
 //! `aic compile`: a model as an artifact, or as one of the forms it takes on the way.
 
-use super::args::{CodeArgs, ModelArgs, OptimiseArgs};
+use super::args::{self, CodeArgs, ModelArgs, OptimiseArgs};
 use super::print::{self, Progress};
+use aic::ascend;
 use aic::driver::{self, Source};
 use aic::graph_file;
 use aic::import::file;
@@ -27,6 +28,7 @@ Examples:
   aic compile model.onnx -o m.so --numerics exact     the bits of -O0
   aic compile model.onnx -o m.mlir --target mlir      for another compiler
   aic compile model.onnx -o folder --target ptx       PTX for CUDA GPUs
+  aic compile model.onnx -o folder --target ascendc   Ascend C for NPUs
 
 What is emitted follows from the name: .so and .o as such, .aic graph, .s asm, .ll llvm, .kernels kernels.";
 
@@ -42,8 +44,8 @@ pub struct Args {
     /// What to write; if not given, what the name of OUT says
     #[arg(long, value_enum)]
     emit: Option<Emit>,
-    /// What for: x86, a triple such as x86_64-unknown-linux-gnu, mlir, which is for other compilers, or ptx:sm_80 or
-    /// ptx:sm_90a for CUDA GPUs
+    /// What for: x86, a triple such as x86_64-unknown-linux-gnu, mlir, which is for other compilers, ptx:sm_80 or
+    /// ptx:sm_90a for CUDA GPUs, or ascendc:910B3 for Ascend NPUs
     #[arg(long, value_name = "TARGET", default_value = "x86", value_parser = parse_target)]
     target: Target,
     /// With --target mlir: how far down it is compiled
@@ -75,7 +77,7 @@ enum Emit {
 #[derive(Clone, Debug)]
 enum Target {
     Cpu(Triple),
-    Gpu(aic_ir::target::Target),
+    Device(aic_ir::target::Target),
     Mlir,
 }
 
@@ -91,10 +93,8 @@ fn parse_target(text: &str) -> std::result::Result<Target, String> {
     if text == "mlir" {
         return Ok(Target::Mlir);
     }
-    if let Some(card) = text.strip_prefix("ptx") {
-        let name = if card.is_empty() { "sm_80" } else { card.trim_start_matches(':') };
-        let gpu = aic_ir::target::Target::named(name).filter(|_| name.starts_with("sm_"));
-        return gpu.map(Target::Gpu).ok_or_else(|| "of GPUs there are ptx:sm_80 and ptx:sm_90a".to_owned());
+    if text.starts_with("ptx") || text.starts_with("ascendc") {
+        return args::parse_device(text).map(Target::Device);
     }
     let text = if text == "x86" { x86::TRIPLE } else { text };
     let triple = Triple::from_str(text).map_err(|error| error.to_string())?;
@@ -104,7 +104,7 @@ fn parse_target(text: &str) -> std::result::Result<Target, String> {
     match supported {
         true => Ok(Target::Cpu(triple)),
         false => Err(format!(
-            "there is no code generator for it; the targets are x86, {}, mlir, ptx:sm_80 and ptx:sm_90a",
+            "there is no code generator for it; the targets are x86, {}, mlir, ptx:sm_80, ptx:sm_90a and ascendc:910B3",
             x86::TRIPLE
         )),
     }
@@ -117,7 +117,8 @@ fn parse_target(text: &str) -> std::result::Result<Target, String> {
 pub fn execute(args: &Args) -> Result<()> {
     let triple = match &args.target {
         Target::Cpu(triple) => triple,
-        Target::Gpu(gpu) => return for_gpu(args, gpu),
+        Target::Device(npu) if ascend::is_npu(npu) => return for_npu(args, npu),
+        Target::Device(gpu) => return for_gpu(args, gpu),
         Target::Mlir => return export(args),
     };
     if args.level == Level::Loops {
@@ -194,6 +195,38 @@ fn taken(program: &Program, usages: &[ptx::Usage]) -> String {
         }
     }
     line
+}
+
+/// Writes the folder with Ascend C and its launcher; of texts the graph and the kernels.
+fn for_npu(args: &Args, npu: &aic_ir::target::Target) -> Result<()> {
+    let source = args.model.load()?;
+    let progress = Progress::start("compiling");
+    let options = args.optimise.options(args.code.options())?;
+    let program = driver::lower_for(import(&source, args)?, &options, npu.clone())?;
+    let text = match args.emit {
+        None if args.output.as_os_str() == "-" => {
+            return Err(Error::new("an artifact for an NPU is a folder")
+                .help("name it with -o, or say --emit kernels"));
+        }
+        None => {
+            let compiled = ascend::compile(program, npu)?;
+            package::ascend::write(&compiled, npu, &args.output)?;
+            drop(progress);
+            args::report_host_steps(&compiled, false)?;
+            print::note(&format!("{} kernels", compiled.kernels.len()));
+            return Ok(());
+        }
+        Some(Emit::Graph) => program.graph.to_string(),
+        Some(Emit::Kernels) => program.kernels.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"),
+        Some(Emit::Llvm | Emit::Asm | Emit::Obj | Emit::So) => {
+            return Err(Error::new("for an NPU a folder of sources is written").help("leave --emit out"));
+        }
+    };
+    drop(progress);
+    match args.output.as_os_str() == "-" {
+        true => print::stdout(&text),
+        false => file::write(&args.output, |file| file.put_slice(text.as_bytes())),
+    }
 }
 
 /// Writes MLIR.

@@ -9,6 +9,7 @@ mod print;
 mod report;
 mod summary;
 
+mod ascend_check;
 mod bench;
 mod bisect;
 mod check;
@@ -19,6 +20,7 @@ mod kernels;
 mod memory;
 mod ops;
 mod opt;
+mod predict;
 mod profile;
 mod run;
 mod target;
@@ -63,6 +65,7 @@ enum Command {
     Convert(convert::Args),
     Bench(bench::Args),
     Profile(profile::Args),
+    AscendCheck(ascend_check::Args),
 }
 
 impl Command {
@@ -81,6 +84,7 @@ impl Command {
             Command::Convert(args) => convert::execute(&args),
             Command::Bench(args) => bench::execute(&args),
             Command::Profile(args) => profile::execute(&args),
+            Command::AscendCheck(args) => ascend_check::execute(&args),
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use super::args::{self, ModelArgs, Prepared, RunArgs};
 use super::print::{self, Progress};
-use super::{bench, info};
+use super::{bench, info, predict};
 use aic::driver::Runner;
 use aic::profile::{self, Machine, Row};
 use aic::session;
@@ -17,12 +17,16 @@ Examples:
   aic profile model.onnx
   aic profile model.onnx --threads 1 --dim batch=8
   aic profile model.onnx --json
+  aic profile model.onnx --target ascendc       predicted, for an NPU
 
 A row for each kernel: its launches in a run and the time that they take together (the median of many runs), what they \
 compute and move per second, and how much of what the roofline of the target's tables allows that is, with what bounds \
 it: arithmetic, a memory, or starting the kernel (`aic target show NAME` prints the tables). Bytes are those of its \
 arrays, each counted once per launch. With --json one line per kernel and a last one for the run, with whole lists of \
-source nodes.";
+source nodes.
+
+For an NPU, times are those that the cycle model of its cores predicts, of a pass through the kernels without data; \
+`bound` is the pipe, or the memory, that takes longest.";
 
 /// Time the kernels of a model
 #[derive(clap::Args)]
@@ -45,6 +49,10 @@ pub struct Args {
 /// # Errors
 /// The model can't be run on these inputs, or isn't compiled.
 pub fn execute(args: &Args) -> Result<()> {
+    if let Some(npu) = args.run.device.npu() {
+        let model = args::prepare_on_model(&args.model, &args.run, npu)?;
+        return predict::execute(&model, npu, args.json);
+    }
     let options = session::Options { profile: true, ..session::Options::default() };
     let Prepared { mut runner, inputs, program, .. } = args::prepare(&args.model, &args.run, options)?;
     let Some(program) = program else {
@@ -127,7 +135,7 @@ fn in_words(rows: &[Row], whole: Duration) -> String {
 }
 
 /// The first nodes of a list.
-fn shortened(nodes: &str) -> String {
+pub fn shortened(nodes: &str) -> String {
     const LENGTH: usize = 60;
     match nodes.char_indices().nth(LENGTH) {
         Some((at, _)) => format!("{}...", &nodes[..at]),

@@ -18,6 +18,7 @@ Examples:
   aic run model.onnx --inputs test_data_set_0 --outputs results
   aic run model.onnx --backend reference        the interpreter's answer
   aic run model.onnx --target ptx --emulate     a GPU's kernels, without a GPU
+  aic run model.onnx --target ascendc --emulate an NPU's, on a model of it
 
 Inputs from .pb files (ONNX's TensorProto; input_K.pb is for the K-th input that isn't an initializer) give \
 outputs as .pb files, output_K.pb; all others give NAME.npy. Operators that have no kernel are computed by the \

@@ -1,6 +1,6 @@
 //! `aic verify`: compiled results against the reference interpreter.
 
-use super::args::{CodeArgs, GpuArgs, ModelArgs, OptimiseArgs};
+use super::args::{CodeArgs, DeviceArgs, ModelArgs, OptimiseArgs};
 use super::print::{self, Progress};
 use aic::certificate::{self, Replayed};
 use aic::driver::Options;
@@ -26,6 +26,7 @@ Examples:
   aic verify model.onnx -O3 --numerics exact --threads 2
   aic verify model.onnx --certificate proof.json
   aic verify model.onnx --target ptx --emulate  a GPU's kernels, without a GPU
+  aic verify model.onnx --target ascendc --emulate --dim batch=2
 
 Compares the compiled program's outputs with those of the interpreter on the graph as it was imported. What \
 differs by more than rounding explains is wrong, and the exit code is then 1.
@@ -61,7 +62,7 @@ pub struct Args {
     #[command(flatten)]
     code: CodeArgs,
     #[command(flatten)]
-    gpu: GpuArgs,
+    device: DeviceArgs,
     #[command(flatten)]
     optimise: OptimiseArgs,
 }
@@ -139,13 +140,14 @@ impl CaseArgs {
 /// # Errors
 /// The model can't be compiled or interpreted, or results are wrong.
 pub fn execute(args: &Args) -> Result<()> {
-    let gpu = args.gpu.emulated()?;
-    let options = Options { gpu: gpu.clone(), ..args.optimise.options(args.code.options())? };
+    let device = args.device.emulated()?;
+    let options = Options { device: device.clone(), ..args.optimise.options(args.code.options())? };
     if let Some(path) = &args.certificate {
         return replay(path, &args.model, &options);
     }
     let (graph, cases) = args.inputs.cases(&args.model, &options, args.per_node)?;
-    let load = |p: &_, o: &_| match &gpu {
+    let load = |p: &_, o: &_| match &device {
+        Some(npu) if aic::ascend::is_npu(npu) => verify::load_on_model(p, npu, args.inputs.seed),
         Some(gpu) => {
             let options =
                 emulate::Options { seed: Some(args.inputs.seed), threads: args.inputs.threads as usize };

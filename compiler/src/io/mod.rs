@@ -11,6 +11,7 @@ mod random;
 mod structure;
 
 pub use inputs::{Given, read_inputs};
+pub use npy::read as read_npy;
 pub use outputs::{Format, write_outputs};
 pub use random::random;
 pub use structure::{Parts, put_together, take_apart};

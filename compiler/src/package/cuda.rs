@@ -55,11 +55,11 @@ pub fn write(program: &Program, target: &Target, folder: &Path) -> Result<Vec<Us
     Ok(usages.unwrap_or_default())
 }
 
-fn failed(path: &Path, e: std::io::Error) -> Error {
+pub(super) fn failed(path: &Path, e: std::io::Error) -> Error {
     Error::new(format!("{}: cannot be written: {e}", path.display()))
 }
 
-fn write_weights(weights: &Weights, path: &Path) -> Result<()> {
+pub(super) fn write_weights(weights: &Weights, path: &Path) -> Result<()> {
     let write = || -> std::io::Result<()> {
         let mut file = BufWriter::new(File::create(path)?);
         for (offset, bytes) in &weights.distinct {
@@ -127,7 +127,7 @@ fn source(program: &Program, plan: &Plan, weights: &Weights, launches: &[Launch]
 }
 
 /// A file as an array of bytes that a zero follows.
-fn embed(c: &mut String, name: &str, file: &str) {
+pub(super) fn embed(c: &mut String, name: &str, file: &str) {
     let _ = writeln!(
         c,
         "__asm__(\".pushsection .rodata\\n.balign {ALIGNMENT}\\n{name}:\\n.incbin \\\"{file}\\\"\\n.byte 0\\n.popsection\\n\");\n\
@@ -135,7 +135,7 @@ fn embed(c: &mut String, name: &str, file: &str) {
     );
 }
 
-fn array(c: &mut String, ty: &str, name: &str, elements: impl Iterator<Item = String>) {
+pub(super) fn array(c: &mut String, ty: &str, name: &str, elements: impl Iterator<Item = String>) {
     // No array of C is empty.
     let end = if ty.ends_with("_t") { "0" } else { "{0}" };
     let elements: Vec<String> = elements.chain([end.to_owned()]).collect();
@@ -147,7 +147,7 @@ fn array(c: &mut String, ty: &str, name: &str, elements: impl Iterator<Item = St
 }
 
 /// `aic_info` and what it refers to.
-fn info(c: &mut String, program: &Program, constant_bytes: u64) {
+pub(super) fn info(c: &mut String, program: &Program, constant_bytes: u64) {
     for (side, ports) in [("inputs", &program.inputs), ("outputs", &program.outputs)] {
         for (k, p) in ports.iter().enumerate() {
             let dims = p.ty.dims.iter().map(|d| d.as_const().unwrap_or(-1).to_string());
@@ -169,7 +169,7 @@ fn info(c: &mut String, program: &Program, constant_bytes: u64) {
 }
 
 /// A string of C.
-fn quoted(text: &str) -> String {
+pub(super) fn quoted(text: &str) -> String {
     let escaped = text.bytes().map(|b| match b {
         b'"' | b'\\' | b'?' => format!("\\{}", b as char),
         32..=126 => (b as char).to_string(),

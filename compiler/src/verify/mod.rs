@@ -14,7 +14,8 @@ pub use inputs::{Case, case_of, draw, generate};
 
 use crate::driver::{Options, Runner};
 use crate::emulate::Emulated;
-use crate::{reproducer, session};
+use crate::{ascend, reproducer, session};
+use aic_backends::ascendc::emulator::Settings;
 use aic_backends::emulate;
 use aic_ir::error::Result;
 use aic_ir::graph::Graph;
@@ -92,6 +93,16 @@ pub fn load_compiled(program: &Program, options: &Options, n_threads: u32) -> Re
 pub fn load_emulated(program: &Program, gpu: &Target, options: emulate::Options) -> Result<Run> {
     let emulated = Emulated::new(program, gpu, options)?;
     Ok(Box::new(move |inputs| emulated.run(inputs)))
+}
+
+/// Compiles a program, made for an NPU, against the model of the chip.
+///
+/// # Errors
+/// An extent isn't known, or there is no C++ compiler.
+pub fn load_on_model(program: &Program, npu: &Target, seed: u64) -> Result<Run> {
+    let settings = Settings { seed: seed + 1, ..Settings::default() };
+    let model = ascend::Model::new(ascend::compile(program.clone(), npu)?, settings)?;
+    Ok(Box::new(move |inputs| model.run(inputs)))
 }
 
 /// How the compiled program's outputs compare with the interpreter's, for each case: an output for each of the graph.

@@ -68,10 +68,13 @@ pub fn kernel(name: &str, c: &Compute, target: &Target) -> Result<Scheduled> {
         let packings = packings(&nest, &schedule).into_iter().collect();
         return Ok(Scheduled { schedule, kernel, packings });
     }
+    let group = Group::new(c);
+    if let Some((schedule, kernel)) = rows::npu::kernel(name, &group, target) {
+        return Ok(Scheduled { schedule, kernel, packings: Vec::new() });
+    }
     if !target.is_cpu() {
         bail!("{} has no schedule for {} stages", target.name, c.stages.len())
     }
-    let group = Group::new(c);
     let Some(schedule) = staged::choose(&group, target) else {
         bail!("{} phases can't be one kernel", group.phases.len())
     };

@@ -8,6 +8,8 @@
 //! Of a schedule: `block` is the rows of a block and the threads of a row, `warp` the vectors that a thread takes, `nr`
 //! the number of axes that are rows.
 
+pub mod npu;
+
 use super::emit::{Emitter, Value, lane};
 use super::group::{Common, Group};
 use super::nest::{Arrays, Flat, Nest, Place as At, strides};

@@ -65,20 +65,38 @@ pub(super) fn width(target: &Target, bytes: i64, extent: &Dim) -> i64 {
 /// other is used, and values in between.
 pub(super) fn bytes_per_element(nest: &Nest) -> i64 {
     let mut bytes = 2 * nest.output.dtype.size().max(4) as i64;
-    let mut calls = 0;
     for e in std::iter::once(&nest.value).chain(&nest.epilogue) {
         for l in e.loads() {
             if let Flat::Load { input, .. } = l {
                 bytes += 2 * nest.inputs[*input].dtype.size() as i64;
             }
         }
+    }
+    bytes + 4 * temporaries(nest).min(10) + 8
+}
+
+/// Buffers that hold values in between, at most.
+pub(super) fn temporaries(nest: &Nest) -> i64 {
+    let mut calls = 0;
+    for e in std::iter::once(&nest.value).chain(&nest.epilogue) {
         e.visit(&mut |e| match e {
             Flat::Call(f, _) => calls += if is_expanded(*f) { 4 } else { 1 },
             Flat::Cast(..) => calls += 1,
             _ => {}
         });
     }
-    bytes + 4 * calls.min(10) + 8
+    calls
+}
+
+/// Calls `f` on every buffer that statements allocate.
+pub(super) fn allocations(body: &[Stmt], f: &mut dyn FnMut(&Buffer)) {
+    for s in body {
+        match s {
+            Stmt::Alloc(b) => f(b),
+            Stmt::For { body, .. } => allocations(body, f),
+            _ => {}
+        }
+    }
 }
 
 /// Functions that take many instructions.
@@ -93,15 +111,24 @@ pub(super) fn on_cores(
     target_cores: u32,
     item: impl FnOnce(&Dim) -> Option<Vec<Stmt>>,
 ) -> Option<Vec<Stmt>> {
+    on_cores_after(n_items, target_cores, |id| item(id).map(|body| (Vec::new(), body)))
+}
+
+/// As [`on_cores`]: `item` makes what is done for one, and what each core does before its first.
+pub(super) fn on_cores_after(
+    n_items: &Dim,
+    target_cores: u32,
+    item: impl FnOnce(&Dim) -> Option<(Vec<Stmt>, Vec<Stmt>)>,
+) -> Option<Vec<Stmt>> {
     let most = i64::from(target_cores.max(1));
     let cores = n_items.as_const().map_or(most, |n| most.min((n + VECTOR_CORES - 1) / VECTOR_CORES)).max(1);
     let workers = cores * VECTOR_CORES;
     let worker = Dim::named("core") * VECTOR_CORES.into() + Dim::named("half");
     let id = Dim::named("tile") * workers.into() + worker.clone();
     let turns = (n_items.clone() - worker + (workers - 1).into()).floor_div(&workers.into());
-    let body = Stmt::serial(&Sym::new("tile"), turns, item(&id)?);
-    let half =
-        Stmt::loop_of(&Sym::new("half"), VECTOR_CORES.into(), LoopKind::Bind(Level::VectorCore), vec![body]);
+    let (mut body, item) = item(&id)?;
+    body.push(Stmt::serial(&Sym::new("tile"), turns, item));
+    let half = Stmt::loop_of(&Sym::new("half"), VECTOR_CORES.into(), LoopKind::Bind(Level::VectorCore), body);
     Some(vec![Stmt::loop_of(&Sym::new("core"), cores.into(), LoopKind::Bind(Level::Core), vec![half])])
 }
 

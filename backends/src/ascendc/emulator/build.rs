@@ -3,6 +3,7 @@
 
 use super::{Contents, Job, KernelFile, Outcome, Settings};
 use crate::ascendc::MODEL;
+use crate::ascendc::host::{self, HostFunction};
 use aic_ir::error::{Error, Result};
 use std::fmt::Write;
 use std::path::{Path, PathBuf};
@@ -21,27 +22,28 @@ pub struct Emulator {
 }
 
 impl Emulator {
-    /// Compiles kernels, whose names differ.
+    /// Compiles kernels and functions of the host, whose names differ.
     ///
     /// # Errors
     /// There is no C++ compiler, or it refuses a kernel, whose file and line its message names.
-    pub fn build(sources: &[KernelFile]) -> Result<Emulator> {
+    pub fn build(sources: &[KernelFile], functions: &[HostFunction]) -> Result<Emulator> {
         let folder =
             tempfile::tempdir().map_err(|e| Error::new(format!("no folder for temporary files: {e}")))?;
         let model = folder.path().join("model");
         make_folder(&model)?;
+        make_folder(&model.join("register"))?;
         for (name, text) in MODEL {
             write(&model.join(name), text.as_bytes())?;
         }
         let per_unit = sources.len().div_ceil(UNITS).max(1);
         let mut units = vec![folder.path().join("main.cpp")];
-        write(&units[0], MAIN.as_bytes())?;
+        write(&units[0], main_text(functions).as_bytes())?;
         for (unit, group) in sources.chunks(per_unit).enumerate() {
             let path = folder.path().join(format!("kernels{unit}.cpp"));
             write(&path, unit_text(folder.path(), unit, group)?.as_bytes())?;
             units.push(path);
         }
-        compile_all(&units, &model)?;
+        compile_all(&units, &model, &folders(sources))?;
         let program = folder.path().join("program");
         let objects: Vec<PathBuf> = units.iter().map(|u| u.with_extension("o")).collect();
         run(Command::new(compiler()?).arg("-o").arg(&program).args(objects), &model)?;
@@ -110,12 +112,30 @@ impl Emulator {
     }
 }
 
-const MAIN: &str = "#include \"kernel_operator.h\"\n#include \"driver.h\"\n\
-    int main(int n, char** args) { return n > 1 ? aic_model::Driver().run(args[1]) : 2; }\n";
+/// The program's `main`, and the functions of the host.
+fn main_text(functions: &[HostFunction]) -> String {
+    let mut text = String::from("#include \"kernel_operator.h\"\n#include \"driver.h\"\n");
+    if !functions.is_empty() {
+        text += host::FUNCTIONS;
+        text += "namespace host_functions {\n";
+        functions.iter().for_each(|f| text += &f.text);
+        text += "}\n";
+    }
+    for (k, f) in functions.iter().enumerate() {
+        let _ = writeln!(
+            text,
+            "static const aic_model::RegisterHost host_{k}{{{{\"{0}\", {1}, {2}, host_functions::{0}}}}};",
+            f.name, f.n_inputs, f.n_outputs
+        );
+    }
+    text + "int main(int n, char** args) { return n > 1 ? aic_model::Driver().run(args[1]) : 2; }\n"
+}
 
 /// A file that includes kernels, each in a namespace of its own, and registers them.
 fn unit_text(folder: &Path, unit: usize, group: &[KernelFile]) -> Result<String> {
-    let mut text = String::from("#include \"kernel_operator.h\"\n#include \"driver.h\"\n");
+    // By this name kernels know that they aren't compiled for the chip, where they have launchers of their own.
+    let mut text =
+        String::from("#define __CCE_KT_TEST__ 1\n#include \"kernel_operator.h\"\n#include \"driver.h\"\n");
     for (k, s) in group.iter().enumerate() {
         let inner = folder.join(format!("{unit}_{k}"));
         make_folder(&inner)?;
@@ -135,11 +155,22 @@ fn unit_text(folder: &Path, unit: usize, group: &[KernelFile]) -> Result<String>
     Ok(text)
 }
 
-fn compile_all(units: &[PathBuf], model: &Path) -> Result<()> {
+/// The folders of kernels' files, where they may have headers.
+fn folders(sources: &[KernelFile]) -> Vec<PathBuf> {
+    let folder = |s: &KernelFile| s.file.parent().filter(|p| p.is_dir()).and_then(|p| p.canonicalize().ok());
+    let mut all: Vec<PathBuf> = sources.iter().filter_map(folder).collect();
+    all.dedup();
+    all
+}
+
+fn compile_all(units: &[PathBuf], model: &Path, folders: &[PathBuf]) -> Result<()> {
     let cxx = compiler()?;
     let one = |unit: &PathBuf| {
         let mut command = Command::new(&cxx);
         command.args(["-std=c++20", "-O1", "-w", "-c", "-I"]).arg(model);
+        for folder in folders {
+            command.arg("-I").arg(folder);
+        }
         run(command.arg(unit).arg("-o").arg(unit.with_extension("o")), model)
     };
     thread::scope(|scope| {

@@ -51,6 +51,13 @@ pub enum Step {
         /// A buffer for each argument.
         args: Vec<usize>,
     },
+    /// Call a function of the host.
+    Host {
+        /// Its name.
+        function: String,
+        /// A buffer for each array, those that it reads first.
+        args: Vec<usize>,
+    },
     /// Copy a buffer.
     Copy {
         /// From.
@@ -165,6 +172,10 @@ impl Job {
         for step in &self.steps {
             let _ = match step {
                 Step::Copy { src, dst } => writeln!(out, "copy {src} {dst}"),
+                Step::Host { function, args } => {
+                    let args: String = args.iter().map(|a| format!(" {a}")).collect();
+                    writeln!(out, "host {function}{args}")
+                }
                 Step::Launch { kernel, task, blocks, args } => {
                     let args: String = args.iter().map(|a| format!(" {a}")).collect();
                     writeln!(out, "launch {kernel} {} {blocks}{args}", task.keyword())

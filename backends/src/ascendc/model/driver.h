@@ -4,6 +4,7 @@
 //! set seed 3            a number of `Settings`: seed, strict, timing, ub, cores, clock
 //! buffer ID BYTES FILE  an argument: contents of a file, or `-` for undefined ones, or `0` for zeros
 //! launch NAME TYPE BLOCKS ID...
+//! host NAME ID...       a function of the host; its inputs first
 //! copy FROM TO
 //! save ID FILE          writes a buffer to a file; undefined bytes are a violation
 //! ```
@@ -38,6 +39,23 @@ struct Register {
     explicit Register(const Kernel& k) { kernels().push_back(k); }
 };
 
+/// A function of the host.
+struct HostFunction {
+    const char* name;
+    uint32_t n_inputs, n_outputs;
+    void (*call)(uint8_t* const* args);
+};
+
+inline std::vector<HostFunction>& host_functions() {
+    static std::vector<HostFunction> all;
+    return all;
+}
+
+/// Adds a function of the host before `main` begins.
+struct RegisterHost {
+    explicit RegisterHost(const HostFunction& f) { host_functions().push_back(f); }
+};
+
 class Driver {
   public:
     /// Gives the exit code: 0, or 2 if the job can't be read.
@@ -49,8 +67,8 @@ class Driver {
             std::string word;
             words >> word;
             bool is_good = word.empty() || (word == "set" && set(words)) || (word == "buffer" && buffer(words)) ||
-                           (word == "launch" && launch(words)) || (word == "copy" && copy(words)) ||
-                           (word == "save" && save(words));
+                           (word == "launch" && launch(words)) || (word == "host" && host(words)) ||
+                           (word == "copy" && copy(words)) || (word == "save" && save(words));
             if (!is_good) {
                 std::cerr << "cannot execute: " << line << std::endl;
                 return 2;
@@ -59,7 +77,7 @@ class Driver {
         return 0;
     }
 
-  private:
+  protected:
     Settings settings;
     std::map<int, std::unique_ptr<Memory>> buffers;
     int n_launches = 0;
@@ -108,6 +126,37 @@ class Driver {
         if (settings.is_timing_only) return true;
         std::memcpy(b->data, a->data, a->size);
         b->open(b->name, b->data, b->size, true, true);
+        return true;
+    }
+
+    /// A function of the host, which reads defined bytes only and defines all of its outputs.
+    bool host(std::istream& words) {
+        std::string name;
+        words >> name;
+        auto& all = host_functions();
+        auto f = std::find_if(all.begin(), all.end(), [&](auto& f) { return name == f.name; });
+        if (f == all.end()) return false;
+        std::vector<Memory*> memories;
+        std::vector<uint8_t*> args;
+        for (int id; words >> id;) {
+            if (!find(id)) return false;
+            memories.push_back(find(id));
+            args.push_back(find(id)->data);
+        }
+        if (args.size() != f->n_inputs + f->n_outputs) return false;
+        if (settings.is_timing_only) return true;
+        for (uint32_t k = 0; k < f->n_inputs; ++k) {
+            Memory& m = *memories[k];
+            if (m.first_undefined() < m.size) {
+                std::cout << "violation " << n_launches << " R6 - " << name << ", on the host, reads byte "
+                          << m.first_undefined() << " of " << m.name << ", which is never written\n";
+            }
+        }
+        f->call(args.data());
+        for (uint32_t k = f->n_inputs; k < args.size(); ++k) {
+            Memory& m = *memories[k];
+            m.open(m.name, m.data, m.size, true, true);
+        }
         return true;
     }
 

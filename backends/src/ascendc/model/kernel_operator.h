@@ -6,7 +6,7 @@
 //! - `memory.h` shadow memory: undefined bytes, unordered accesses; `machine.h` cores, pipes and the order of execution;
 //! - `tensor.h`, `queue.h`, `sync.h` tensors, buffers and synchronisation of the API;
 //! - `copy.h`, `vector.h`, `reduce.h`, `select.h`, `cube.h` its instructions;
-//! - `driver.h` runs the kernels of a job.
+//! - `project.h` what operator projects have around kernels; `driver.h` runs the kernels of a job.
 #pragma once
 #include "numbers.h"
 #include "report.h"
@@ -20,3 +20,4 @@
 #include "reduce.h"
 #include "select.h"
 #include "cube.h"
+#include "project.h"
