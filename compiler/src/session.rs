@@ -37,7 +37,7 @@ pub struct Options {
     pub n_threads: u32,
     /// Instruction sets that the kernels use, as [`plan::cpu_bits`] gives them.
     pub cpu: u64,
-    /// Whether large weights are used where they lie, rather than copied to huge pages: that pays after some runs.
+    /// Whether large weights are used where they lie, rather than copied to huge pages. Packed ones are on such already.
     pub weights_in_place: bool,
     /// Fills memory with `0xff` before it is used, so that reading what no step wrote shows.
     pub poison: bool,

@@ -10,12 +10,12 @@ use aic_ir::tensor::{self, Tensor};
 use aic_ir::{bail, ensure};
 use bytes::Bytes;
 use memmap2::MmapMut;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::Mutex;
 
 /// Terms of a panel that are copied together where its columns lie apart in the array: their rows stay in the cache.
 const TERMS: usize = 16;
-/// Bytes from which on memory comes in whole pages.
-const LARGE: usize = 64 << 10;
+/// Where packed arrays begin, in bytes: at vectors.
+const ALIGNMENT: usize = 64;
 
 /// An axis of a packed array.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -61,21 +61,20 @@ impl Packing {
         tensor::numel(&extents.chain([self.n_panels(), self.panel]).collect::<Vec<_>>())
     }
 
-    /// The packed array of `t`.
+    /// Writes the packed array of `t` into zeros.
     ///
     /// # Errors
-    /// `t` is not an array that this is a layout of, or memory is short.
-    pub fn pack(&self, t: &Tensor) -> Result<Tensor> {
+    /// `t` is not an array that this is a layout of.
+    fn pack(&self, t: &Tensor, to: &mut [u8]) -> Result<()> {
         self.check(t)?;
-        let len = self.numel()?;
-        let bytes = match t.dtype().size() {
-            1 => self.copy::<1>(t.bytes(), len),
-            2 => self.copy::<2>(t.bytes(), len),
-            4 => self.copy::<4>(t.bytes(), len),
-            8 => self.copy::<8>(t.bytes(), len),
+        match t.dtype().size() {
+            1 => self.copy::<1>(t.bytes(), to),
+            2 => self.copy::<2>(t.bytes(), to),
+            4 => self.copy::<4>(t.bytes(), to),
+            8 => self.copy::<8>(t.bytes(), to),
             n => bail!("elements of {n} bytes can't be packed"),
-        }?;
-        Tensor::new(t.dtype(), vec![len], bytes)
+        }
+        Ok(())
     }
 
     /// All elements lie in the array.
@@ -95,19 +94,16 @@ impl Packing {
         Ok(())
     }
 
-    fn copy<const N: usize>(&self, from: &[u8], len: usize) -> Result<Bytes> {
-        let (from, _) = from.as_chunks::<N>();
+    fn copy<const N: usize>(&self, from: &[u8], to: &mut [u8]) {
+        let ((from, _), (to, _)) = (from.as_chunks::<N>(), to.as_chunks_mut::<N>());
         let terms = positions(&self.terms);
         let size = (terms.len() * self.panel).max(1);
-        memory(len * N, |bytes| {
-            let (to, _) = bytes.as_chunks_mut::<N>();
-            let outer = positions(&self.outer);
-            for (k, panel) in to.chunks_exact_mut(size).enumerate() {
-                let (outside, first) = (outer[k / self.n_panels()], k % self.n_panels() * self.panel);
-                let begin = self.offset + outside + first as isize * self.columns.stride;
-                self.copy_panel(from, begin, self.panel.min(self.columns.extent - first), &terms, panel);
-            }
-        })
+        let outer = positions(&self.outer);
+        for (k, panel) in to.chunks_exact_mut(size).enumerate() {
+            let (outside, first) = (outer[k / self.n_panels()], k % self.n_panels() * self.panel);
+            let begin = self.offset + outside + first as isize * self.columns.stride;
+            self.copy_panel(from, begin, self.panel.min(self.columns.extent - first), &terms, panel);
+        }
     }
 
     /// Fills the first `width` columns of a panel that begins at `begin` in the array.
@@ -144,50 +140,55 @@ fn positions(axes: &[Span]) -> Vec<isize> {
     })
 }
 
-/// Zeros that `fill` has written to; large ones begin at a page, and at a huge one if there are such.
-fn memory(len: usize, fill: impl FnOnce(&mut [u8])) -> Result<Bytes> {
-    if len < LARGE {
-        let mut bytes = vec![0; len];
-        fill(&mut bytes);
-        return Ok(bytes.into());
-    }
+/// Zeros; many begin at a page, and lie in huge ones if there are such.
+fn zeros(len: usize) -> Result<MmapMut> {
     let short = |e: std::io::Error| Error::new(format!("no memory for {len} bytes of packed weights: {e}"));
-    let mut bytes = MmapMut::map_anon(len).map_err(short)?;
+    let bytes = MmapMut::map_anon(len.max(1)).map_err(short)?;
     // A kernel without huge pages has others.
     let _ = bytes.advise(memmap2::Advice::HugePage);
-    fill(&mut bytes);
-    Ok(Bytes::from_owner(bytes))
+    Ok(bytes)
 }
 
-/// Packs arrays on all cores.
+/// Packs arrays, on all cores, into one block of memory.
 ///
 /// # Errors
-/// The first that there is.
+/// An array is not one that its packing is a layout of, or memory is short.
 pub fn pack_all(jobs: &[(Tensor, Packing)]) -> Result<Vec<Tensor>> {
-    let next = AtomicUsize::new(0);
-    let work = || {
-        let mut done = Vec::new();
-        while let Some((k, (t, packing))) =
-            Some(next.fetch_add(1, Ordering::Relaxed)).and_then(|k| Some((k, jobs.get(k)?)))
-        {
-            done.push((k, packing.pack(t)));
-        }
-        done
-    };
-    let cores = std::thread::available_parallelism().map_or(1, |n| n.get());
-    let mut all = std::thread::scope(|scope| {
-        let others: Vec<_> = (1..cores.min(jobs.len())).map(|_| scope.spawn(work)).collect();
-        let mut all = work();
-        for thread in others {
-            match thread.join() {
-                Ok(done) => all.extend(done),
-                Err(panic) => std::panic::resume_unwind(panic),
-            }
-        }
-        all
+    let sizes: Vec<usize> =
+        jobs.iter().map(|(t, p)| Ok(p.numel()? * t.dtype().size())).collect::<Result<_>>()?;
+    let places: Vec<usize> = sizes.iter().map(|n| n.next_multiple_of(ALIGNMENT)).collect();
+    let mut block = zeros(places.iter().sum())?;
+    let mut rest = &mut block[..];
+    let mut parts = Vec::new();
+    for ((job, size), place) in jobs.iter().zip(&sizes).zip(&places) {
+        let (part, after) = std::mem::take(&mut rest).split_at_mut(*place);
+        parts.push((job, &mut part[..*size]));
+        rest = after;
+    }
+    in_parallel(parts, |((t, packing), to)| packing.pack(t, to))?;
+    let block = Bytes::from_owner(block);
+    let mut begin = 0;
+    let tensors = jobs.iter().zip(sizes.iter().zip(&places)).map(|((t, packing), (size, place))| {
+        let bytes = block.slice(begin..begin + size);
+        begin += place;
+        Tensor::new(t.dtype(), vec![packing.numel()?], bytes)
     });
-    all.sort_by_key(|(k, _)| *k);
-    all.into_iter().map(|(_, packed)| packed).collect()
+    tensors.collect()
+}
+
+/// Does jobs on all cores; gives an error if there was one.
+fn in_parallel<T: Send>(jobs: Vec<T>, f: impl Fn(T) -> Result<()> + Sync) -> Result<()> {
+    let cores = std::thread::available_parallelism().map_or(1, |n| n.get());
+    let n_threads = cores.min(jobs.len());
+    let jobs = Mutex::new(jobs.into_iter());
+    let next = || jobs.lock().unwrap_or_else(|e| e.into_inner()).next();
+    let work = || std::iter::from_fn(next).try_for_each(&f);
+    std::thread::scope(|scope| {
+        let others: Vec<_> = (1..n_threads).map(|_| scope.spawn(work)).collect();
+        let mine = work();
+        let joined = others.into_iter().map(|t| t.join().unwrap_or_else(|e| std::panic::resume_unwind(e)));
+        joined.fold(mine, |all, one| all.and(one))
+    })
 }
 
 #[cfg(test)]
@@ -198,6 +199,10 @@ mod tests {
         Span { extent, stride }
     }
 
+    fn packed(p: &Packing, t: &Tensor) -> Result<Tensor> {
+        Ok(pack_all(&[(t.clone(), p.clone())])?.remove(0))
+    }
+
     fn numbers(n: usize) -> Tensor {
         Tensor::from_vec(vec![n], &(0..n as i32).collect::<Vec<_>>()).unwrap()
     }
@@ -206,8 +211,7 @@ mod tests {
     fn a_transposed_matrix_in_panels() {
         // [3][2], read as 2 terms of 3 columns.
         let p = Packing { offset: 0, outer: vec![], columns: span(3, 2), panel: 2, terms: vec![span(2, 1)] };
-        let packed = p.pack(&numbers(6)).unwrap();
-        assert_eq!(packed.to_vec::<i32>().unwrap(), [0, 2, 1, 3, 4, 0, 5, 0]);
+        assert_eq!(packed(&p, &numbers(6)).unwrap().to_vec::<i32>().unwrap(), [0, 2, 1, 3, 4, 0, 5, 0]);
     }
 
     #[test]
@@ -222,7 +226,7 @@ mod tests {
             ] {
                 let offset = if columns.stride < 0 { 6 } else { 0 };
                 let p = Packing { offset, outer, columns, panel, terms };
-                let got = p.pack(&t).unwrap().to_vec::<i32>().unwrap();
+                let got = packed(&p, &t).unwrap().to_vec::<i32>().unwrap();
                 let mut want = Vec::new();
                 for o in positions(&p.outer) {
                     for c in (0..p.n_panels() * panel).step_by(panel) {
@@ -242,13 +246,27 @@ mod tests {
     #[test]
     fn an_array_without_elements_is_packed() {
         let p = Packing { offset: 0, outer: vec![], columns: span(3, 2), panel: 2, terms: vec![span(0, 1)] };
-        assert!(p.pack(&numbers(0)).unwrap().is_empty());
+        assert!(packed(&p, &numbers(0)).unwrap().is_empty());
+    }
+
+    #[test]
+    fn arrays_packed_together_keep_apart() {
+        let p = |n: usize| Packing { offset: 0, outer: vec![], columns: span(n, 1), panel: 4, terms: vec![] };
+        let jobs: Vec<_> = [0, 3, 40, 1].into_iter().map(|n| (numbers(n), p(n))).collect();
+        let all = pack_all(&jobs).unwrap();
+        for ((t, _), packed) in jobs.iter().zip(&all) {
+            let (want, got) = (t.to_vec::<i32>().unwrap(), packed.to_vec::<i32>().unwrap());
+            assert_eq!(got[..want.len()], want);
+            assert!(got[want.len()..].iter().all(|x| *x == 0));
+            assert!((packed.bytes().as_ptr() as usize).is_multiple_of(ALIGNMENT) || got.is_empty());
+        }
+        assert!(pack_all(&[]).unwrap().is_empty());
     }
 
     #[test]
     fn arrays_that_are_too_small_are_refused() {
         let p = Packing { offset: 0, outer: vec![], columns: span(3, 2), panel: 2, terms: vec![span(3, 1)] };
-        assert!(p.pack(&numbers(6)).is_err());
-        assert!(Packing { offset: -1, ..p }.pack(&numbers(60)).is_err());
+        assert!(packed(&p, &numbers(6)).is_err());
+        assert!(packed(&Packing { offset: -1, ..p }, &numbers(60)).is_err());
     }
 }

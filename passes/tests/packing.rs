@@ -15,7 +15,7 @@ use aic_ir::target::Target;
 use aic_ir::tensor::Tensor;
 use aic_ir::text::parse_graph;
 use aic_ir::verify;
-use aic_passes::packing::Packing;
+use aic_passes::packing::{Packing, pack_all};
 use aic_passes::pipeline::{self, Options};
 use aic_passes::runner::Numerics;
 use aic_passes::schedule::{self, Nest, Signature};
@@ -33,7 +33,7 @@ fn tensors(g: &Graph, seed: u64) -> Vec<Tensor> {
 fn run(k: &Kernel, x: &[Tensor], packings: &[(usize, Packing)], y: &Tensor) -> Tensor {
     let mut x = x.to_vec();
     for (at, packing) in packings {
-        x[*at] = packing.pack(&x[*at]).unwrap();
+        x[*at] = pack_all(&[(x[*at].clone(), packing.clone())]).unwrap().remove(0);
     }
     let mut buffers: Vec<KernelBuffer> = x.iter().map(KernelBuffer::from_tensor).collect();
     buffers.push(KernelBuffer::poisoned(y.dtype(), y.len()));

@@ -30,9 +30,6 @@ pub struct Args {
     /// How long to run it for; once at least
     #[arg(long, value_name = "S", default_value_t = 3.0, value_parser = parse_seconds)]
     seconds: f64,
-    /// Read weights where the model's file is mapped, rather than from copies on huge pages
-    #[arg(long)]
-    weights_in_place: bool,
     /// Print JSON
     #[arg(long)]
     json: bool,
@@ -50,7 +47,7 @@ pub(super) fn parse_seconds(text: &str) -> std::result::Result<f64, String> {
 /// # Errors
 /// The model can't be run on these inputs.
 pub fn execute(args: &Args) -> Result<()> {
-    let options = session::Options { weights_in_place: args.weights_in_place, ..session::Options::default() };
+    let options = session::Options { weights_in_place: true, ..session::Options::default() };
     let Prepared { mut runner, inputs, times, .. } = args::prepare(&args.model, &args.run, options)?;
     runner.bind(&inputs);
     let runs = {

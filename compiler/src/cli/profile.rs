@@ -53,7 +53,7 @@ pub fn execute(args: &Args) -> Result<()> {
         let model = args::prepare_on_model(&args.model, &args.run, npu)?;
         return predict::execute(&model, npu, args.json);
     }
-    let options = session::Options { profile: true, ..session::Options::default() };
+    let options = session::Options { profile: true, weights_in_place: true, ..session::Options::default() };
     let Prepared { mut runner, inputs, program, .. } = args::prepare(&args.model, &args.run, options)?;
     let Some(program) = program else {
         bail!("the {} backend has no kernels whose time could be taken", args.run.backend)

@@ -36,7 +36,7 @@ use aic_ir::target::Target;
 use std::ops::RangeInclusive;
 
 /// Bytes that memory is read by.
-const LINE_BYTES: i64 = 64;
+pub(super) const LINE_BYTES: i64 = 64;
 
 /// The roles of a contraction's parts.
 pub(super) struct Roles<'a> {
@@ -131,8 +131,8 @@ fn tiles(nest: &Nest, s: &Schedule, roles: &Roles, frame: &mut Frame) -> Vec<Stm
     let index = frame.index(&extents);
     let [.., block, panel] = &index[..] else { return Vec::new() };
     let axes = outer.iter().zip(&index).map(|(a, i)| (a.var.clone(), i.clone())).collect();
-    let (sums, terms, finishes, asked) = (None, None, true, Vec::new());
-    let mut tile = TileMaker { nest, s, roles, axes, sums, terms, finishes, asked, frame };
+    let (sums, terms, finishes, ask) = (None, None, true, None);
+    let mut tile = TileMaker { nest, s, roles, axes, sums, terms, finishes, ask, frame };
     let blocked = Blocked::new(nest, s);
     let mut of_block = |m0: Dim, extent: &Dim| {
         let rows = Tiles::rows(extent, s.mr.into());
@@ -140,7 +140,7 @@ fn tiles(nest: &Nest, s: &Schedule, roles: &Roles, frame: &mut Frame) -> Vec<Stm
         columns.visit(panel, &mut |n0, width| {
             let mut pass = |tile: &mut TileMaker| {
                 rows.passes(&Sym::new("it"), asks.passes, &mut |m, count, pass| {
-                    tile.asked = asks.columns(pass);
+                    tile.ask = asks.of_pass(pass, s, &tile.n_terms());
                     tile.make(m0.clone() + m, count, n0.clone(), width)
                 })
             };
@@ -206,34 +206,49 @@ impl Blocked {
     }
 }
 
-/// How a packed factor is asked for from memory before it is needed: the passes over a panel, one per row tile, share
-/// the lines of a row.
+/// How a packed factor is asked for from memory before it is needed: what comes after the block of terms at hand by all
+/// passes over it, one per row tile, a little with every term, so that nothing waits for memory; or, where a panel is read
+/// once, a row some terms ahead.
 struct Asks {
     /// How many passes ask.
     passes: i64,
-    /// Lines per pass, and columns of a line.
-    lines: i64,
+    /// Whether they ask for what comes after all terms at hand.
+    is_far: bool,
+    /// Elements that a pass asks for with every term, and those of a line.
+    share: i64,
     line: i64,
+}
+
+/// What a register tile asks for with every term.
+#[derive(Clone)]
+pub(super) struct Ask {
+    /// Elements of the packed factor from the first term at hand on.
+    pub first: Dim,
+    /// Elements from term to term.
+    pub share: i64,
+    /// Elements of a line.
+    pub line: i64,
 }
 
 impl Asks {
     fn new(nest: &Nest, s: &Schedule, roles: &Roles, rows: &Tiles) -> Asks {
         let element = dtype_of(nest, roles.vector, false).size() as i64;
-        let line = LINE_BYTES / element.max(1);
-        if s.ahead == 0 {
-            return Asks { passes: 0, lines: 0, line };
-        }
-        let lines = (i64::from(s.pack) + line - 1) / line;
-        // Not far ahead, the first pass asks for all that the others find near.
+        let (line, pack) = (LINE_BYTES / element.max(1), i64::from(s.pack));
         let is_far = i64::from(s.ahead) >= if s.kc > 0 { s.kc.into() } else { n_terms(nest) };
-        let passes = if is_far { rows.count().unwrap_or(1).clamp(1, lines.max(1)) } else { 1 };
-        Asks { passes, lines: (lines + passes - 1) / passes, line }
+        let passes = match s.ahead {
+            0 => 0,
+            _ if is_far => rows.count().unwrap_or(1).clamp(1, pack),
+            _ => 1,
+        };
+        Asks { passes, is_far, share: (pack + passes - 1) / passes.max(1), line }
     }
 
-    /// The columns whose lines pass number `pass` asks for.
-    fn columns(&self, pass: Option<Dim>) -> Vec<Dim> {
-        let column = |pass: &Dim, k: i64| (pass.clone() * self.lines.into() + k.into()) * self.line.into();
-        pass.iter().flat_map(|pass| (0..self.lines).map(|k| column(pass, k)).collect::<Vec<_>>()).collect()
+    /// What pass number `pass` asks for while it adds up so many terms.
+    fn of_pass(&self, pass: Option<Dim>, s: &Schedule, terms: &Dim) -> Option<Ask> {
+        let before = pass? * terms.clone() * self.share.into();
+        let ahead = if self.is_far { terms.clone() } else { i64::from(s.ahead).into() };
+        let first = ahead * i64::from(s.pack).into() + before;
+        Some(Ask { first, share: self.share, line: self.line })
     }
 }
 

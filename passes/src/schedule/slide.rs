@@ -229,8 +229,18 @@ pub fn choose(nest: &Nest, target: &Target, lanes: u32) -> Option<Schedule> {
         }
     };
     let s = Schedule { mr: mr as u32, nr: nr as u32, ..Schedule::new(class, lanes) };
-    let pack = if parts.packed(nest, 1).is_some() { s.nr * lanes } else { 0 };
-    Some(Schedule { pack, ..s })
+    let Some((_, packing, _)) = parts.packed(nest, s.nr * lanes) else { return Some(s) };
+    let ahead = ahead(&packing, nest.acc.size(), target);
+    Some(Schedule { pack: s.nr * lanes, ahead, ..s })
+}
+
+/// The terms of a panel if the next one is to be asked for while it is used: all of them come from memory, and two stay in
+/// the second cache.
+fn ahead(packing: &Packing, element: usize, target: &Target) -> u32 {
+    let near = target.memory.iter().find(|l| l.name == "L2").map_or(1 << 20, |l| l.bytes as usize);
+    let panel = packing.n_terms().saturating_mul(packing.panel).saturating_mul(element);
+    let is_far = panel.saturating_mul(packing.n_panels()) > near && panel.saturating_mul(2) <= near;
+    if is_far { u32::try_from(packing.n_terms()).unwrap_or(0) } else { 0 }
 }
 
 /// What an input of the nest is to be for a schedule, if it is to be packed.

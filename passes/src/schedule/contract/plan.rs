@@ -124,8 +124,8 @@ impl Shape<'_> {
     /// Whether the lines that a tile's rows are at compete for the same places of the nearest cache.
     fn conflicts(&self, mr: i64) -> bool {
         let Some(step) = self.row_step.filter(|s| *s > 0) else { return false };
-        // Half of the places are for the other factor and what comes next.
-        let ways = self.target.memory.first().map_or(8, |l| l.bytes as i64 / WAY_BYTES) / 2;
+        // Some of the places are for the other factor and what comes next.
+        let ways = self.target.memory.first().map_or(8, |l| l.bytes as i64 / WAY_BYTES) * 3 / 4;
         // Rows that share a place are those whose distance is a multiple of a way.
         let alike = |k: &i64| k.saturating_mul(step) % WAY_BYTES < LINE_BYTES;
         (0..mr).filter(alike).count() as i64 > ways

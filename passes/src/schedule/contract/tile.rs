@@ -4,7 +4,8 @@ use super::super::Frame;
 use super::super::emit::{Emitter, Value, lane};
 use super::super::nest::{Flat, Nest};
 use super::super::reduce::{as_loops, finish, lanes_at, nested, read, register};
-use super::{Part, Roles, dtype_of, pack};
+use super::{Ask, Part, Roles, dtype_of, pack};
+use aic_ir::compute::Axis;
 use aic_ir::dim::{Dim, Sym};
 use aic_ir::kernel::{Expr, LoopKind, Stmt};
 use aic_ir::scalar::{Scalar, ScalarFn};
@@ -24,8 +25,8 @@ pub(in crate::schedule) struct TileMaker<'a> {
     pub terms: Option<(Dim, Dim)>,
     /// Whether they are the last ones, so that results are made of the sums.
     pub finishes: bool,
-    /// Columns of a packed factor whose lines are asked for with every term, as many terms ahead as the schedule says.
-    pub asked: Vec<Dim>,
+    /// What of a packed factor is asked for.
+    pub ask: Option<Ask>,
     pub frame: &'a mut Frame,
 }
 
@@ -63,7 +64,7 @@ impl TileMaker<'_> {
             outermost.extent = count.clone();
             axes.insert(outermost.var.clone(), first.clone() + outermost.dim());
         }
-        let asks = self.asks(&axes);
+        let asks = self.asks(&axes, &over);
         let unroll =
             |var: &Sym, count: i64, body: Vec<Stmt>| Stmt::loop_of(var, count.into(), LoopKind::Unroll, body);
         let at = (Dim::sym(&i) * vectors.into() + Dim::sym(&j)) * lanes.into();
@@ -146,17 +147,33 @@ impl TileMaker<'_> {
         out
     }
 
-    /// Asks for lines of a packed factor.
-    fn asks(&self, axes: &HashMap<Sym, Dim>) -> Vec<Stmt> {
+    /// The number of terms at hand.
+    pub fn n_terms(&self) -> Dim {
+        let outermost = self.terms.iter().map(|(_, count)| count);
+        let extents = self.nest.over().iter().map(|a| &a.extent);
+        outermost.chain(extents.skip(usize::from(self.terms.is_some()))).product()
+    }
+
+    /// Asks for lines of a packed factor, in the loops over the terms `over`.
+    fn asks(&self, axes: &HashMap<Sym, Dim>, over: &[Axis]) -> Vec<Stmt> {
+        let Some(ask) = &self.ask else { return Vec::new() };
         let Some(Flat::Load { input, address, .. }) = self.roles.vector.loads().first().copied() else {
             return Vec::new();
         };
-        let ahead = Dim::from(i64::from(self.s.ahead) * i64::from(self.s.pack));
-        let ask = |column: &Dim| {
-            let at = |s: &Sym| if *s == pack::column() { Some(column.clone()) } else { axes.get(s).cloned() };
-            let line = Expr::load(&self.nest.inputs[*input].name, address.subst(&at) + ahead.clone());
+        let term = over.iter().fold(Dim::from(0), |at, a| at * a.extent.clone() + a.dim());
+        let first_term = |s: &Sym| {
+            let outermost = over.first().filter(|a| a.var == *s);
+            let at = outermost.and(self.terms.as_ref()).map_or(0.into(), |(first, _)| first.clone());
+            over.iter().any(|a| a.var == *s).then_some(at)
+        };
+        let at = |s: &Sym| {
+            if *s == pack::column() { Some(0.into()) } else { first_term(s).or(axes.get(s).cloned()) }
+        };
+        let begin = address.subst(&at) + ask.first.clone() + term * ask.share.into();
+        let call = |line: i64| {
+            let line = Expr::load(&self.nest.inputs[*input].name, begin.clone() + line.into());
             Stmt::Call { name: "prefetch".into(), args: vec![line, Expr::int(2)] }
         };
-        self.asked.iter().map(ask).collect()
+        (0..ask.share).step_by(ask.line as usize).map(call).collect()
     }
 }

@@ -98,9 +98,9 @@ impl Maker<'_> {
             let (it, jt) = (Sym::new("it"), Sym::new("jt"));
             let n0 = Dim::from(first) + if count > 1 { Dim::sym(&jt) * (v * lanes).into() } else { 0.into() };
             let (s, axes, frame) = (self.s, self.axes.clone(), &mut *self.frame);
-            let (sums, terms, asked) = (sums.cloned(), None, Vec::new());
+            let (sums, terms, ask) = (sums.cloned(), None, None);
             let mut tile =
-                TileMaker { nest, s, roles: &roles, axes, sums, terms, finishes: false, asked, frame };
+                TileMaker { nest, s, roles: &roles, axes, sums, terms, finishes: false, ask, frame };
             let body = rows.each(&it, &mut |m0, part| tile.make(m0, part, n0.clone(), columns));
             out.extend(if count > 1 { vec![Stmt::serial(&jt, (count as i64).into(), body)] } else { body });
             (done, first) = (done + count, end);

@@ -1,9 +1,9 @@
 //! One row of register tiles, and one tile.
 
 use super::super::Frame;
-use super::super::contract::{Part, column, panel};
+use super::super::contract::{LINE_BYTES, Part, column, panel};
 use super::super::emit::{Emitter, Value, lane};
-use super::super::nest::Nest;
+use super::super::nest::{Flat, Nest};
 use super::super::reduce::{finish, lanes_at, read, register};
 use super::{Parts, Term};
 use aic_ir::compute::Axis;
@@ -249,6 +249,7 @@ impl Tile<'_> {
         let Term::Product(scalar, vector) = self.parts.term else { return Vec::new() };
         let lanes = self.s.lanes;
         let row = Sym::new(&format!("b{}", self.frame.next()));
+        let asks = self.asks(vector, axes);
         let mut e = Emitter::new(self.nest, axes.clone(), lanes, self.frame);
         // Rows of a packed panel are whole.
         let masked = self.masked && self.s.pack == 0;
@@ -271,8 +272,36 @@ impl Tile<'_> {
         let new = multiply_add(&e, a, read(&row, slot, lanes, dtype), old);
         column.push(self.each_vector(vec![Stmt::store(&self.acc, lanes_at(at, lanes), new.widen(lanes))]));
         let mut out = vec![register(&row, dtype, self.vectors * i64::from(lanes)), self.each_vector(load)];
+        out.extend(asks);
         out.extend(self.each_column(columns, column));
         out
+    }
+
+    /// Asks for a part of the next panel, which all rows of the output share evenly; a packed factor only.
+    fn asks(&self, vector: &Flat, axes: &HashMap<Sym, Dim>) -> Vec<Stmt> {
+        let (pack, ahead) = (i64::from(self.s.pack), i64::from(self.s.ahead));
+        let [.., row, _, _] = &self.nest.axes[..] else { return Vec::new() };
+        let Some(Flat::Load { input, address, .. }) = vector.loads().first().copied().filter(|_| ahead > 0)
+        else {
+            return Vec::new();
+        };
+        let (mut begin, mut term) = (address.clone(), Dim::from(0));
+        for a in self.nest.over() {
+            let Some((step, rest)) = begin.affine_in(&a.var) else { return Vec::new() };
+            term = term + step.floor_div(&pack.into()) * axes.get(&a.var).cloned().unwrap_or_else(|| a.dim());
+            begin = rest;
+        }
+        let share = row.extent.as_const().map_or(pack, |n| (pack + n - 1) / n.max(1));
+        let at = |s: &Sym| if *s == column() { Some(0.into()) } else { axes.get(s).cloned() };
+        let before = axes.get(&row.var).cloned().unwrap_or_else(|| 0.into()) * ahead.into() + term;
+        let begin = begin.subst(&at) + (ahead * pack).into() + before * share.into();
+        let buffer = &self.nest.inputs[*input];
+        let line = LINE_BYTES / buffer.dtype.size() as i64;
+        let ask = |k: i64| {
+            let line = Expr::load(&buffer.name, begin.clone() + k.into());
+            Stmt::Call { name: "prefetch".into(), args: vec![line, Expr::int(2)] }
+        };
+        (0..share).step_by(line as usize).map(ask).collect()
     }
 
     /// A vector of each column.
@@ -286,7 +315,7 @@ impl Tile<'_> {
         let mask = self.masked.then(|| e.tail(&self.parts.vector.dim(), &self.parts.vector.extent));
         let old = read(&self.acc, at.clone(), lanes, self.nest.acc);
         let new = match (value, op.combine()) {
-            (super::Flat::Call(ScalarFn::Mul, factors), _) if self.s.class == Class::Contract => {
+            (Flat::Call(ScalarFn::Mul, factors), _) if self.s.class == Class::Contract => {
                 let a = e.expr(&factors[0], mask.as_ref());
                 let b = e.expr(&factors[1], mask.as_ref());
                 multiply_add(&e, a, b, old)
