@@ -231,7 +231,7 @@ enum NumericsArg {
     Exact,
     /// Rearrange sums and products, as is true of real numbers
     Reassociate,
-    /// Lose accuracy too: Winograd's convolutions, and approximations among the rules of --rules
+    /// Lose accuracy too, by approximations among the rules of --rules
     Fast,
 }
 
