@@ -84,7 +84,7 @@ impl<'a> Rows<'a> {
             // What is stored for others isn't read again here.
             let mut is_read = false;
             p.visit_stages(&mut |stage, _| is_read |= group.outputs.contains(&stage));
-            let columns = columns.as_const().filter(|_| !is_read && !(p.reduction.is_some() && is_wide))?;
+            let columns = columns.as_const().filter(|_| !(is_read || p.reduction.is_some() && is_wide))?;
             if columns != 1 && *len.get_or_insert(columns) != columns {
                 return None;
             }
