@@ -36,16 +36,8 @@ impl<'a> Writer<'a> {
         let from = self.index(&c.src.first);
         let [rows, columns] = [self.extent(&valid[0]), self.extent(&valid[1])];
         let (src_row, dst_row) = (row_step(&c.src)?, row_step(&c.dst)?);
-        let gap = if rows == "1" {
-            "0".into()
-        } else {
-            format!("{} - {columns} * {size}", self.index(&(src_row * size.into())))
-        };
-        let skip = if rows == "1" {
-            "0".into()
-        } else {
-            format!("({} - ({columns} * {size} + 31) / 32 * 32) / 32", self.index(&(dst_row * size.into())))
-        };
+        let gap = self.gap(&rows, &columns, src_row, size);
+        let skip = self.skip(&rows, &columns, dst_row, size);
         // A single element fills its block, for instructions that take it as a row.
         let right = if local.is_spread { 32 / size - 1 } else { 0 };
         let is_padded = local.is_spread;
@@ -60,6 +52,23 @@ impl<'a> Writer<'a> {
             None => self.hand_over(&n, t),
         }
         Ok(())
+    }
+
+    /// Bytes between rows in global memory, whose beginnings lie `step` elements apart.
+    fn gap(&self, rows: &str, columns: &str, step: Dim, size: i64) -> String {
+        match rows {
+            "1" => "0".into(),
+            _ => format!("{} - {columns} * {size}", self.index(&(step * size.into()))),
+        }
+    }
+
+    /// Blocks of 32 bytes between rows on the chip, whose beginnings lie `step` elements apart.
+    fn skip(&self, rows: &str, columns: &str, step: Dim, size: i64) -> String {
+        let row = format!("({columns} * {size} + 31) / 32 * 32");
+        match rows {
+            "1" => "0".into(),
+            _ => format!("({} - {row}) / 32", self.index(&(step * size.into()))),
+        }
     }
 
     /// From the pipe that filled a buffer to the one that uses it.
@@ -90,16 +99,8 @@ impl<'a> Writer<'a> {
         }
         let [rows, columns] = [self.extent(&c.extent[0]), self.extent(&c.extent[1])];
         let (src_row, dst_row) = (row_step(&c.src)?, row_step(&c.dst)?);
-        let skip = if rows == "1" {
-            "0".into()
-        } else {
-            format!("({} - ({columns} * {size} + 31) / 32 * 32) / 32", self.index(&(src_row * size.into())))
-        };
-        let gap = if rows == "1" {
-            "0".into()
-        } else {
-            format!("{} - {columns} * {size}", self.index(&(dst_row * size.into())))
-        };
+        let skip = self.skip(&rows, &columns, src_row, size);
+        let gap = self.gap(&rows, &columns, dst_row, size);
         let to = self.index(&c.dst.first);
         let place = self.ring(&c.dst.buffer, &to);
         let bytes = bytes(&columns, size);

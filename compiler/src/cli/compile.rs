@@ -134,7 +134,7 @@ pub fn execute(args: &Args) -> Result<()> {
             return graph_file::write(&args.output, &program.graph);
         }
         Emit::Graph => program.graph.to_string(),
-        Emit::Kernels => program.kernels.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"),
+        Emit::Kernels => kernels(&program),
         Emit::Llvm => aic_backends::emit_text(&program.kernels, &cpu, TextKind::LlvmIr)?,
         Emit::Asm => aic_backends::emit_text(&program.kernels, &cpu, TextKind::Asm)?,
         Emit::Obj => return driver::write_artifact(&program, &cpu, Kind::Object, &args.output).map(drop),
@@ -142,10 +142,7 @@ pub fn execute(args: &Args) -> Result<()> {
             return driver::write_artifact(&program, &cpu, Kind::SharedLibrary, &args.output).map(drop);
         }
     };
-    match args.output.as_os_str() == "-" {
-        true => print::stdout(&text),
-        false => file::write(&args.output, |file| file.put_slice(text.as_bytes())),
-    }
+    write_text(args, &text)
 }
 
 /// Writes the folder with PTX and its launcher; of texts the graph and the kernels.
@@ -166,7 +163,7 @@ fn for_gpu(args: &Args, gpu: &aic_ir::target::Target) -> Result<()> {
             return Ok(());
         }
         Some(Emit::Graph) => program.graph.to_string(),
-        Some(Emit::Kernels) => program.kernels.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"),
+        Some(Emit::Kernels) => kernels(&program),
         Some(Emit::Llvm) => ptx::text(&ptx::optimized(&program.kernels, gpu)?)?,
         Some(Emit::Asm) => ptx::assemble(&ptx::optimized(&program.kernels, gpu)?, gpu)?,
         Some(Emit::Obj | Emit::So) => {
@@ -174,10 +171,7 @@ fn for_gpu(args: &Args, gpu: &aic_ir::target::Target) -> Result<()> {
         }
     };
     drop(progress);
-    match args.output.as_os_str() == "-" {
-        true => print::stdout(&text),
-        false => file::write(&args.output, |file| file.put_slice(text.as_bytes())),
-    }
+    write_text(args, &text)
 }
 
 /// What the kernels of a program take, in a line.
@@ -217,16 +211,13 @@ fn for_npu(args: &Args, npu: &aic_ir::target::Target) -> Result<()> {
             return Ok(());
         }
         Some(Emit::Graph) => program.graph.to_string(),
-        Some(Emit::Kernels) => program.kernels.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"),
+        Some(Emit::Kernels) => kernels(&program),
         Some(Emit::Llvm | Emit::Asm | Emit::Obj | Emit::So) => {
             return Err(Error::new("for an NPU a folder of sources is written").help("leave --emit out"));
         }
     };
     drop(progress);
-    match args.output.as_os_str() == "-" {
-        true => print::stdout(&text),
-        false => file::write(&args.output, |file| file.put_slice(text.as_bytes())),
-    }
+    write_text(args, &text)
 }
 
 /// Writes MLIR.
@@ -249,6 +240,19 @@ fn export(args: &Args) -> Result<()> {
             // What can't be written is reported when the file is closed.
             let _ = module.write(&mut file.writer());
         }),
+    }
+}
+
+/// The kernels of a program in text form.
+fn kernels(program: &Program) -> String {
+    program.kernels.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n")
+}
+
+/// Writes a text where it is wanted.
+fn write_text(args: &Args, text: &str) -> Result<()> {
+    match args.output.as_os_str() == "-" {
+        true => print::stdout(text),
+        false => file::write(&args.output, |file| file.put_slice(text.as_bytes())),
     }
 }
 

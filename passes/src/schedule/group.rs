@@ -5,7 +5,7 @@
 
 use super::nest::Arrays;
 use super::phase::{Phase, phases};
-use aic_ir::compute::{Compute, Expr};
+use aic_ir::compute::{Compute, Expr, Source};
 use aic_ir::dim::{Dim, Sym};
 use aic_ir::types::Type;
 use std::collections::HashMap;
@@ -60,6 +60,19 @@ impl Group {
         group
     }
 
+    /// The arrays in memory, each as a whole: operands and results.
+    pub fn passed(&self) -> Arrays {
+        let mut arrays = Arrays::default();
+        for (k, ty) in self.inputs.iter().enumerate() {
+            arrays.push(Source::Input(k), &format!("x{k}"), ty);
+        }
+        for (k, stage) in self.outputs.iter().enumerate() {
+            let name = if self.outputs.len() == 1 { "y".into() } else { format!("y{k}") };
+            arrays.push(Source::Stage(*stage), &name, &self.stages[*stage]);
+        }
+        arrays
+    }
+
     /// The phase that stores a stage's array.
     pub fn writer(&self, stage: usize) -> Option<usize> {
         let stores = |p: &Phase| p.result == stage || p.kept.as_ref().is_some_and(|(k, _)| *k == stage);
@@ -75,7 +88,7 @@ impl Group {
             n
         };
         let found = self.phases.iter().enumerate().find_map(|(q, reduction)| {
-            let Expr::Load(aic_ir::compute::Source::Stage(map), at) = &reduction.value else { return None };
+            let Expr::Load(Source::Stage(map), at) = &reduction.value else { return None };
             let m = self.writer(*map)?;
             let position: Vec<Sym> = at
                 .iter()

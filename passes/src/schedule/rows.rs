@@ -23,6 +23,7 @@ use aic_ir::kernel::{Buffer, Expr, Kernel, Level, LoopKind, Param, Scope, Stmt};
 use aic_ir::scalar::ScalarFn;
 use aic_ir::schedule::{Class, Place, Schedule, Tile};
 use aic_ir::target::Target;
+use aic_ir::types::Type;
 use aic_ir::verify;
 use std::collections::{BTreeSet, HashMap};
 
@@ -101,6 +102,54 @@ pub fn kernel(name: &str, g: &Group, target: &Target) -> Option<(Schedule, Kerne
     })
 }
 
+/// The elements of a row along these axes; `None` if the phases are not about rows of one length.
+fn row_length(group: &Group, axes: &[&Common]) -> Option<i64> {
+    let mut len = None;
+    for (k, p) in group.phases.iter().enumerate() {
+        let is_row = |v: &Sym| axes.iter().any(|c| c.vars[k].as_ref() == Some(v));
+        let free = p.axes.iter().filter(|a| !is_row(&a.var));
+        let columns: Dim = free.chain(p.over()).map(|a| &a.extent).product();
+        if p.reduction.is_some() && p.axes.iter().any(|a| !is_row(&a.var) && !a.extent.is(1)) {
+            return None;
+        }
+        // What is stored for others isn't read again here.
+        let mut is_read = false;
+        p.visit_stages(&mut |stage, _| is_read |= group.outputs.contains(&stage));
+        let columns = columns.as_const().filter(|_| !is_read)?;
+        if columns != 1 && *len.get_or_insert(columns) != columns {
+            return None;
+        }
+    }
+    len
+}
+
+/// Adds the array of a stage that a phase writes at a position.
+type Between<'a> = dyn FnMut(usize, usize, &[Dim], &mut Arrays) -> Result<()> + 'a;
+
+/// The arrays of a kernel: operands and results in memory, what lies between phases where `between` puts it.
+fn arrays(g: &Group, between: &mut Between<'_>) -> Result<Arrays> {
+    let mut arrays = g.passed();
+    for (w, p) in g.phases.iter().enumerate() {
+        let kept = p.kept.iter().map(|(stage, at)| (*stage, at));
+        for (stage, at) in kept.chain([(p.result, &p.at)]) {
+            if !g.outputs.contains(&stage) {
+                between(stage, w, at, &mut arrays)?;
+            }
+        }
+    }
+    Ok(arrays)
+}
+
+/// How many elements of a stage's array one row has, and their strides.
+fn of_row(axes: &[&Common], writer: usize, at: &[Dim], ty: &Type) -> (Dim, Vec<Dim>) {
+    let is_row = |d: &Dim| axes.iter().any(|c| c.vars[writer].as_ref() == d.as_sym());
+    let extent = |(d, extent): (&Dim, &Dim)| if is_row(d) { 1.into() } else { extent.clone() };
+    let extents: Vec<Dim> = at.iter().zip(&ty.dims).map(extent).collect();
+    let step = |(step, extent): (Dim, &Dim)| if extent.is(1) { 0.into() } else { step };
+    let strides = strides(extents.iter()).into_iter().zip(&extents).map(step).collect();
+    (extents.iter().product(), strides)
+}
+
 struct Rows<'a> {
     group: &'a Group,
     /// The axes of the rows.
@@ -112,23 +161,8 @@ impl<'a> Rows<'a> {
     /// Rows along the first `n` axes that all phases have; `None` if the phases are not about rows of one length.
     fn new(group: &'a Group, n: usize) -> Option<Rows<'a>> {
         let axes: Vec<&Common> = group.common.iter().filter(|c| c.is_total()).take(n).collect();
-        let mut len = None;
-        for (k, p) in group.phases.iter().enumerate() {
-            let is_row = |v: &Sym| axes.iter().any(|c| c.vars[k].as_ref() == Some(v));
-            let free = p.axes.iter().filter(|a| !is_row(&a.var));
-            let columns: Dim = free.chain(p.over()).map(|a| &a.extent).product();
-            if p.reduction.is_some() && p.axes.iter().any(|a| !is_row(&a.var) && !a.extent.is(1)) {
-                return None;
-            }
-            // What is stored for others isn't read again here.
-            let mut is_read = false;
-            p.visit_stages(&mut |stage, _| is_read |= group.outputs.contains(&stage));
-            let columns = columns.as_const().filter(|_| !is_read)?;
-            if columns != 1 && *len.get_or_insert(columns) != columns {
-                return None;
-            }
-        }
-        Some(Rows { group, axes, shape: Shape::new(len?) })
+        let len = row_length(group, &axes)?;
+        Some(Rows { group, axes, shape: Shape::new(len) })
     }
 
     fn schedule(&self) -> Schedule {
@@ -153,39 +187,17 @@ impl<'a> Rows<'a> {
 
     /// The arrays: operands and results in global memory, what lies between phases in registers.
     fn arrays(&self) -> Result<Arrays> {
-        let g = self.group;
-        let mut arrays = Arrays::default();
-        for (k, ty) in g.inputs.iter().enumerate() {
-            arrays.push(Source::Input(k), &format!("x{k}"), ty);
-        }
-        for (k, stage) in g.outputs.iter().enumerate() {
-            let name = if g.outputs.len() == 1 { "y".into() } else { format!("y{k}") };
-            arrays.push(Source::Stage(*stage), &name, &g.stages[*stage]);
-        }
-        for (w, p) in g.phases.iter().enumerate() {
-            let kept = p.kept.iter().map(|(stage, at)| (*stage, at));
-            for (stage, at) in kept.chain([(p.result, &p.at)]) {
-                if !g.outputs.contains(&stage) {
-                    self.between(stage, w, at, &mut arrays)?;
-                }
-            }
-        }
-        Ok(arrays)
+        arrays(self.group, &mut |stage, w, at, arrays| self.between(stage, w, at, arrays))
     }
 
     /// A stage's array in registers: one element, or those of a row that a thread takes.
     fn between(&self, stage: usize, writer: usize, at: &[Dim], arrays: &mut Arrays) -> Result<()> {
         let ty = &self.group.stages[stage];
-        let is_row = |d: &Dim| self.axes.iter().any(|c| c.vars[writer].as_ref() == d.as_sym());
-        let extent = |(d, extent): (&Dim, &Dim)| if is_row(d) { 1.into() } else { extent.clone() };
-        let extents: Vec<Dim> = at.iter().zip(&ty.dims).map(extent).collect();
-        let len: Dim = extents.iter().product();
+        let (len, strides) = of_row(&self.axes, writer, at, ty);
         let own = if len.is(1) { 1 } else { self.shape.vectors * self.shape.lanes };
         if !(len.is(1) || self.shape.is_kept() && len.is(self.shape.len)) {
             bail!("stage {stage} is no row that fits into registers")
         }
-        let step = |(step, extent): (Dim, &Dim)| if extent.is(1) { 0.into() } else { step };
-        let strides = strides(extents.iter()).into_iter().zip(&extents).map(step).collect();
         let place = At { buffer: arrays.buffers.len(), strides, offset: 0.into() };
         let name = Sym::new(&format!("row{stage}"));
         arrays.buffers.push(Buffer { name, dtype: ty.dtype, len: own.into(), scope: Scope::Register });

@@ -300,14 +300,8 @@ impl<'a> Loops<'a> {
 
     /// The arrays, where `row` is the first of the rows at hand.
     fn arrays(&self, row: &Dim) -> Arrays {
-        let mut arrays = Arrays { constants: self.group.arrays.constants.clone(), ..Arrays::default() };
-        for (k, ty) in self.group.inputs.iter().enumerate() {
-            arrays.push(Source::Input(k), &format!("x{k}"), ty);
-        }
-        for (k, stage) in self.group.outputs.iter().enumerate() {
-            let name = if self.group.outputs.len() == 1 { "y".into() } else { format!("y{k}") };
-            arrays.push(Source::Stage(*stage), &name, &self.group.stages[*stage]);
-        }
+        let constants = self.group.arrays.constants.clone();
+        let mut arrays = Arrays { constants, ..self.group.passed() };
         for stage in self.stored() {
             let ty = &self.group.stages[stage];
             match self.storage(stage) {

@@ -289,7 +289,7 @@ fn is_movement(e: &Flat) -> bool {
 }
 
 /// Whether an expression depends on indices alone.
-fn is_index(e: &Flat) -> bool {
+pub(super) fn is_index(e: &Flat) -> bool {
     match e {
         Flat::Const(..) | Flat::Index(_) => true,
         Flat::Call(_, args) => args.iter().all(is_index),

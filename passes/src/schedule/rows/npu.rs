@@ -6,9 +6,10 @@
 use super::super::Frame;
 use super::super::emit::Emitter;
 use super::super::group::{Common, Group};
-use super::super::nest::{Arrays, Flat, Nest, Place as At, strides};
+use super::super::nest::{Arrays, Flat, Nest, Place as At};
 use super::super::reduce::read;
-use super::super::unified::{alloc, allocations, lane, on_cores_after, temporaries};
+use super::super::unified::{alloc, allocations, is_index, lane, on_cores_after, temporaries};
+use super::{arrays, of_row, row_length};
 use aic_ir::bail;
 use aic_ir::compute::{ReduceOp, Source};
 use aic_ir::dim::{Dim, Sym};
@@ -75,21 +76,8 @@ impl<'a> Rows<'a> {
     /// Rows along the first `n` axes that all phases have; `None` if the phases are not about rows of one length.
     fn new(group: &'a Group, n: usize, cores: u32) -> Option<Rows<'a>> {
         let axes: Vec<&Common> = group.common.iter().filter(|c| c.is_total()).take(n).collect();
-        let mut len = None;
-        for (k, p) in group.phases.iter().enumerate() {
-            let is_row = |v: &Sym| axes.iter().any(|c| c.vars[k].as_ref() == Some(v));
-            let free = p.axes.iter().filter(|a| !is_row(&a.var));
-            let columns: Dim = free.chain(p.over()).map(|a| &a.extent).product();
-            let is_wide = p.axes.iter().any(|a| !is_row(&a.var) && !a.extent.is(1));
-            // What is stored for others isn't read again here.
-            let mut is_read = false;
-            p.visit_stages(&mut |stage, _| is_read |= group.outputs.contains(&stage));
-            let columns = columns.as_const().filter(|_| !(is_read || p.reduction.is_some() && is_wide))?;
-            if columns != 1 && *len.get_or_insert(columns) != columns {
-                return None;
-            }
-        }
-        Some(Rows { group, axes, len: len?, cores })
+        let len = row_length(group, &axes)?;
+        Some(Rows { group, axes, len, cores })
     }
 
     fn schedule(&self) -> Schedule {
@@ -105,38 +93,16 @@ impl<'a> Rows<'a> {
 
     /// The arrays: operands and results in memory, what lies between phases in the unified buffer.
     fn arrays(&self) -> Result<Arrays> {
-        let g = self.group;
-        let mut arrays = Arrays::default();
-        for (k, ty) in g.inputs.iter().enumerate() {
-            arrays.push(Source::Input(k), &format!("x{k}"), ty);
-        }
-        for (k, stage) in g.outputs.iter().enumerate() {
-            let name = if g.outputs.len() == 1 { "y".into() } else { format!("y{k}") };
-            arrays.push(Source::Stage(*stage), &name, &g.stages[*stage]);
-        }
-        for (w, p) in g.phases.iter().enumerate() {
-            let kept = p.kept.iter().map(|(stage, at)| (*stage, at));
-            for (stage, at) in kept.chain([(p.result, &p.at)]) {
-                if !g.outputs.contains(&stage) {
-                    self.between(stage, w, at, &mut arrays)?;
-                }
-            }
-        }
-        Ok(arrays)
+        arrays(self.group, &mut |stage, w, at, arrays| self.between(stage, w, at, arrays))
     }
 
     /// A stage's array in the unified buffer: one element, or a row.
     fn between(&self, stage: usize, writer: usize, at: &[Dim], arrays: &mut Arrays) -> Result<()> {
         let ty = &self.group.stages[stage];
-        let is_row = |d: &Dim| self.axes.iter().any(|c| c.vars[writer].as_ref() == d.as_sym());
-        let extent = |(d, extent): (&Dim, &Dim)| if is_row(d) { 1.into() } else { extent.clone() };
-        let extents: Vec<Dim> = at.iter().zip(&ty.dims).map(extent).collect();
-        let len: Dim = extents.iter().product();
+        let (len, strides) = of_row(&self.axes, writer, at, ty);
         if !(len.is(1) || len.is(self.len)) {
             bail!("stage {stage} is no row")
         }
-        let step = |(step, extent): (Dim, &Dim)| if extent.is(1) { 0.into() } else { step };
-        let strides = strides(extents.iter()).into_iter().zip(&extents).map(step).collect();
         let place = At { buffer: arrays.buffers.len(), strides, offset: 0.into() };
         let own = if len.is(1) { ONE } else { self.width() };
         arrays.buffers.push(alloc(&format!("row{stage}"), ty.dtype, own));
@@ -404,14 +370,4 @@ fn copy(dst: &Sym, to: Dim, src: &Sym, from: Dim, n: i64) -> Stmt {
 fn fill(to: &Buffer, n: i64, op: ReduceOp) -> Stmt {
     let value = Expr::Const(to.dtype, op.identity(to.dtype));
     Stmt::serial(&lane(), n.into(), vec![Stmt::store(&to.name, Expr::Index(Dim::sym(&lane())), value)])
-}
-
-/// Whether an expression depends on indices alone.
-fn is_index(e: &Flat) -> bool {
-    match e {
-        Flat::Const(..) | Flat::Index(_) => true,
-        Flat::Call(_, args) => args.iter().all(is_index),
-        Flat::Cast(_, e) => is_index(e),
-        Flat::Load { .. } | Flat::Acc => false,
-    }
 }
