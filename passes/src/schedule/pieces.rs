@@ -97,14 +97,15 @@ pub fn signatures(cut: &Cut, target: &Target) -> Result<Vec<Signature>> {
         let mut reductions: Vec<&Phase> = group.phases.iter().filter(|p| p.reduction.is_some()).collect();
         reductions.sort_by_key(|p| p.main);
         let places = p.members.iter().filter(|m| cut.compute.stages[**m].reduction.is_some());
+        let has_any = !reductions.is_empty();
+        let is_of_rows = has_any && rows_on_gpu("", &p.compute, target).is_some();
+        let is_attention = has_any && !is_of_rows && attention_on_gpu("", &p.compute, target).is_some();
         for (phase, place) in reductions.into_iter().zip(places) {
             let nest = Nest::of(phase, &group.arrays, &|_| None)?;
-            let signature = if rows_on_gpu("", &p.compute, target).is_some() {
-                row_signature(&nest)
-            } else if attention_on_gpu("", &p.compute, target).is_some() {
-                Signature::Sequential(Class::Staged)
-            } else {
-                signature_of(&nest, &choose(&nest, target))
+            let signature = match (is_of_rows, is_attention) {
+                (true, _) => row_signature(&nest),
+                (_, true) => Signature::Sequential(Class::Staged),
+                _ => signature_of(&nest, &choose(&nest, target)),
             };
             found.push((*place, signature));
         }
