@@ -405,7 +405,7 @@ fn on_model(graph: &Graph, inputs: &[Tensor], args: &RunArgs, npu: &Target) -> R
     let compiled = ascend::compile(program, npu)?;
     report_host_steps(&compiled, args.strict)?;
     let _progress = Progress::start(&format!("compiling {} kernels", compiled.kernels.len()));
-    ascend::Model::new(compiled, Settings { seed: args.seed + 1, ..Settings::default() })
+    ascend::Model::new(compiled, Settings { seed: args.seed.wrapping_add(1), ..Settings::default() })
 }
 
 /// Notes which nodes are no kernels of an NPU.

@@ -6,7 +6,7 @@ use aic_backends::ascendc::emulator::{Contents, Emulator, Job, KernelFile, Setti
 use aic_ir::dtype::DType;
 use aic_ir::error::{Error, Result};
 use aic_ir::scalar::Scalar;
-use aic_ir::tensor::Tensor;
+use aic_ir::tensor::{Tensor, numel};
 use aic_ir::{bail, ensure};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -155,11 +155,11 @@ fn job(args: &Args, kernel: &KernelFile) -> Result<Job> {
     let mut job = Job::default();
     for (k, name) in kernel.args.iter().enumerate() {
         let bytes = |t: Tensor| (t.bytes().len() as u64, Contents::Bytes(t.bytes().to_vec()));
-        let size = |t: DType, dims: &[usize]| (t.size() * dims.iter().product::<usize>()) as u64;
+        let size = |t: DType, dims: &[usize]| Ok((t.size() as u64).saturating_mul(numel(dims)? as u64));
         job.buffers.push(match what(args, name) {
             None => (BYTES, Contents::Zeros),
-            Some(What::Zeros(t, dims)) => (size(*t, dims), Contents::Zeros),
-            Some(What::Output(t, dims)) => (size(*t, dims), Contents::Undefined),
+            Some(What::Zeros(t, dims)) => (size(*t, dims)?, Contents::Zeros),
+            Some(What::Output(t, dims)) => (size(*t, dims)?, Contents::Undefined),
             Some(What::Random(t, dims)) => bytes(io::random(*t, dims.clone(), k as u64)?),
             Some(What::Numbers(t, numbers)) => bytes(of_numbers(*t, numbers)?),
             Some(What::File(path)) => bytes(io::read_npy(path)?),

@@ -100,7 +100,7 @@ pub fn load_emulated(program: &Program, gpu: &Target, options: emulate::Options)
 /// # Errors
 /// An extent isn't known, or there is no C++ compiler.
 pub fn load_on_model(program: &Program, npu: &Target, seed: u64) -> Result<Run> {
-    let settings = Settings { seed: seed + 1, ..Settings::default() };
+    let settings = Settings { seed: seed.wrapping_add(1), ..Settings::default() };
     let model = ascend::Model::new(ascend::compile(program.clone(), npu)?, settings)?;
     Ok(Box::new(move |inputs| model.run(inputs)))
 }
