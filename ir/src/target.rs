@@ -11,6 +11,7 @@ mod print;
 mod x86;
 
 pub use matrix::{Extents, Fractal, MatrixUnit};
+pub use x86::MAX_ARRAY_BYTES;
 
 use crate::dtype::DType;
 use crate::kernel::{LoopKind, Scope};

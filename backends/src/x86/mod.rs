@@ -99,7 +99,7 @@ const DTYPES: &[DType] = &[
 const SCOPES: &[Scope] = &[Scope::Global, Scope::Register, Scope::Stack, Scope::Workspace];
 
 /// The largest buffer in registers or on the stack, in bytes: threads have small stacks.
-pub const MAX_STACK_BYTES: i64 = 1 << 20;
+pub const MAX_STACK_BYTES: i64 = aic_ir::target::MAX_ARRAY_BYTES as i64;
 
 /// The C library's function for `f32` and `f64`; `None` where instructions do it.
 /// Those of `f32` that the code generator has polynomials for are not called.

@@ -6,6 +6,8 @@ use crate::kernel::{LoopKind, Scope};
 
 /// Bytes that a kernel's arrays may have on the stack: a thread's is 8 MiB on Linux, of which others need some.
 const MAX_STACK_BYTES: u64 = 4 << 20;
+/// Bytes that one of them may have.
+pub const MAX_ARRAY_BYTES: u64 = 1 << 20;
 
 impl Target {
     /// A CPU with AVX-512: 32 registers of 64 bytes.

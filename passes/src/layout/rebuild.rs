@@ -3,6 +3,7 @@
 use super::{Role, winograd};
 use crate::graph::moves_no_element;
 use crate::runner::Context;
+use crate::schedule;
 use aic_ir::bail;
 use aic_ir::dim::Dim;
 use aic_ir::error::Result;
@@ -12,6 +13,7 @@ use aic_ir::op::{
 };
 use aic_ir::target::Target;
 use aic_ir::tensor::Tensor;
+use aic_ir::types::Type;
 use std::collections::HashMap;
 use std::sync::Arc;
 
@@ -128,9 +130,14 @@ impl<'g> Rebuild<'g> {
         let (x_ty, y_ty) = (self.g.ty(x), self.g.ty(n.outputs[0]));
         let Some(m) = winograd::tile(c, x_ty, filters.shape(), y_ty, self.target) else { return Ok(None) };
         let Some((op, filters)) = winograd::convert(c, filters, m, self.target) else { return Ok(None) };
-        let x = self.last_form(x, x_ty.rank(), &n.origin)?;
+        let (op, x) = (Op::from(op), self.last_form(x, x_ty.rank(), &n.origin)?);
+        let types = [self.out.ty(x).clone(), Type::of(filters.dtype(), filters.shape())];
+        let results = op.infer(&types.each_ref())?;
+        if !op.compute(&types, &results).is_some_and(|c| schedule::is_filtering(&c, self.target)) {
+            return Ok(None);
+        }
         let u = self.out.add_const(filters, self.origin(w));
-        Ok(self.out.add(op.into(), &[x, u], &n.origin)?.pop())
+        Ok(self.out.add(op, &[x, u], &n.origin)?.pop())
     }
 
     fn first_form(&mut self, v: ValueId, origin: &[Arc<str>]) -> Result<ValueId> {

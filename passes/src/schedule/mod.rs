@@ -82,6 +82,11 @@ pub fn kernel(name: &str, c: &Compute, target: &Target) -> Result<Scheduled> {
     Ok(Scheduled { schedule, kernel, packings })
 }
 
+/// Whether a compute is Winograd's filtering that has a kernel of its own.
+pub fn is_filtering(c: &Compute, target: &Target) -> bool {
+    winograd::fits(c, target)
+}
+
 /// The kernel of a compute whose phases the threads of a GPU share, if it is one.
 fn on_gpu(name: &str, c: &Compute, target: &Target) -> Option<(Schedule, Kernel)> {
     rows_on_gpu(name, c, target).or_else(|| attention_on_gpu(name, c, target))

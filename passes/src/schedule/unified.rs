@@ -94,6 +94,10 @@ pub(super) fn allocations(body: &[Stmt], f: &mut dyn FnMut(&Buffer)) {
         match s {
             Stmt::Alloc(b) => f(b),
             Stmt::For { body, .. } => allocations(body, f),
+            Stmt::If { then, other, .. } => {
+                allocations(then, f);
+                allocations(other, f);
+            }
             _ => {}
         }
     }

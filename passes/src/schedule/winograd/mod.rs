@@ -21,7 +21,7 @@ use aic_ir::kernel::{Buffer, Expr, Kernel, LoopKind, Param, Scope, Stmt};
 use aic_ir::op::{Op, Winograd};
 use aic_ir::scalar::{Scalar, ScalarFn};
 use aic_ir::schedule::{Class, Schedule};
-use aic_ir::target::Target;
+use aic_ir::target::{MAX_ARRAY_BYTES, Target};
 use aic_ir::types::Type;
 
 /// Tiles of a block that are enough for the products.
@@ -134,7 +134,10 @@ impl Plan {
         let nr = (1..=most).rev().find(|nr| (self.block / lanes) % nr == 0)?;
         let space = target.space(Scope::Stack).and_then(|s| s.bytes).unwrap_or(1 << 20) as i64;
         let cache = target.memory.iter().find(|l| l.name == "L2").map_or(1 << 20, |l| l.bytes as i64);
-        let scratch = |rows: i64| 4 * self.scratch(rows, lanes).iter().sum::<i64>();
+        let fits = |rows: i64| {
+            let bytes = self.scratch(rows, lanes).map(|n| 4 * n);
+            bytes.iter().sum::<i64>() <= space / 2 && bytes.iter().all(|b| *b <= MAX_ARRAY_BYTES as i64)
+        };
         // Filters that no cache keeps are read once for each block.
         let domain = (self.op.tile as i64 + 2).pow(2);
         let is_streamed = 4 * domain * self.channels * self.filters > cache;
@@ -142,7 +145,7 @@ impl Plan {
         let wanted = (tiles / self.tile_columns).clamp(1, self.tile_rows);
         let count = (self.tile_rows + wanted - 1) / wanted;
         let rows = (self.tile_rows + count - 1) / count;
-        let rows = (1..=rows).rev().find(|r| scratch(*r) <= space / 2)?;
+        let rows = (1..=rows).rev().find(|r| fits(*r))?;
         let mr = even(rows * self.tile_columns, (i64::from(target.vector_registers) - 1 - nr) / nr);
         // One block is two tasks, each with half of the filters.
         let panels = self.filters / (nr * lanes);
@@ -411,5 +414,31 @@ impl Product<'_> {
             Stmt::serial(self.c, self.terms.into(), term),
             each(vec![end]),
         ]
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::super::unified::allocations;
+    use super::*;
+
+    #[test]
+    fn arrays_of_a_block_fit_on_the_stack() {
+        let shapes = [(56, 64, 192), (13, 256, 384), (224, 64, 64), (7, 512, 512)];
+        for (tile, (extent, channels, filters)) in shapes.into_iter().flat_map(|s| [(2, s), (4, s)]) {
+            let x = Type::of(DType::F32, &[1, extent, extent, channels]);
+            let u = Type::of(DType::F32, &[(tile + 2) * (tile + 2), filters / 16, channels, 16]);
+            let op = Op::from(Winograd { tile, pads: vec![1; 4] });
+            let y = op.infer(&[&x, &u]).unwrap();
+            let c = op.compute(&[x, u], &y).unwrap();
+            for target in [Target::x86_avx2(), Target::x86_avx512()] {
+                let (_, kernel) = kernel("k", &c, &target).unwrap();
+                let mut largest = 0;
+                let bytes = |b: &Buffer| b.len.as_const().unwrap() as u64 * b.dtype.size() as u64;
+                allocations(&kernel.body, &mut |b| largest = largest.max(bytes(b)));
+                assert!((1..=MAX_ARRAY_BYTES).contains(&largest), "{largest} for {tile} {extent} {filters}");
+            }
+        }
     }
 }
