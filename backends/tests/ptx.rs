@@ -65,6 +65,21 @@ fn check_text(text: &str) {
     }
 }
 
+/// The machine code of a product by matrix instructions: in each step one wait for copies and all of the products, and
+/// what is copied and loaded is so in 16 bytes at a time.
+fn check_code(code: &str) {
+    let from = code.find(".text.matmul_f16:").unwrap();
+    let code = &code[from..];
+    let code = &code[..code.find(".section").unwrap_or(code.len())];
+    let count = |what: &str| code.lines().filter(|l| l.contains(what)).count();
+    let (products, waits) = (count("HMMA.16816.F32"), count("DEPBAR.LE"));
+    assert!(waits > 0 && products == 4 * waits, "{products} products and {waits} waits:\n{code}");
+    let copies = count("LDGSTS");
+    assert!(copies > 0 && copies == count("LDGSTS.E.BYPASS.128"), "copies are narrow:\n{code}");
+    assert!(count("LDSM.16.M88.4") > 0 && count("LDSM.16.MT88.2") > 0, "no fragments are loaded:\n{code}");
+    assert_eq!(count("LDG"), copies + count("LDGDEPBAR"), "elements are read one by one:\n{code}");
+}
+
 /// Every kernel is code for both cards: no warning, nothing in memory that is to be in registers.
 #[test]
 fn assembled() {
@@ -79,6 +94,9 @@ fn assembled() {
         std::fs::write(&ptx, &text).unwrap();
         let usages = ptxas.assemble(&ptx, &target.name, &cubin).unwrap();
         assert_eq!(usages.len(), all.len());
+        if let Some(code) = ptxas.disassemble(&cubin).unwrap() {
+            check_code(&code);
+        }
         for u in usages {
             println!("{} {u:?}", target.name);
             assert!(u.spilled == 0 && u.stack == 0 && u.registers <= REGISTERS, "{}: {u:?}", target.name);

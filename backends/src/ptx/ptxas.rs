@@ -58,6 +58,23 @@ impl Ptxas {
         ensure!(warning.is_none(), "ptxas on {}: {}", ptx.display(), warning.unwrap_or_default());
         Ok(usages(&said))
     }
+
+    /// The text of a card's code, if NVIDIA's disassembler is beside the assembler.
+    ///
+    /// # Errors
+    /// It refuses the code, or can't be run.
+    pub fn disassemble(&self, cubin: &Path) -> Result<Option<String>> {
+        let path = self.path.with_file_name("nvdisasm");
+        if !path.is_file() {
+            return Ok(None);
+        }
+        let failed = |why: String| Error::new(format!("{} on {}: {why}", path.display(), cubin.display()));
+        let output = Command::new(&path).arg("-c").arg(cubin).output().map_err(|e| failed(e.to_string()))?;
+        match output.status.success() {
+            true => Ok(Some(String::from_utf8_lossy(&output.stdout).into_owned())),
+            false => Err(failed(String::from_utf8_lossy(&output.stderr).trim().to_owned())),
+        }
+    }
 }
 
 /// Reads what `-v` prints of each kernel.

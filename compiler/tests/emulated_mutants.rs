@@ -1,0 +1,148 @@
+//! Faults put into kernels that are emitted for a CUDA GPU: each is to be caught on the emulator, by a wrong result or a
+//! report.
+#![cfg(feature = "llvm")]
+#![allow(clippy::unwrap_used)]
+
+#[path = "../../passes/tests/common/mod.rs"]
+#[allow(dead_code)]
+mod common;
+
+use aic::emulate::Kernels;
+use aic_backends::emulate;
+use aic_ir::eval;
+use aic_ir::graph::Graph;
+use aic_ir::op::{Operand, Rng, Values};
+use aic_ir::program::Program;
+use aic_ir::target::Target;
+use aic_ir::tensor::Tensor;
+use aic_ir::text::{parse_graph, parse_kernel};
+use aic_passes::pipeline::{self, Options};
+
+/// A fault: what it is, the text that it replaces, what by, and which of the occurrences; `None` for all.
+type Fault = (&'static str, &'static str, &'static str, Option<usize>);
+
+const MATMUL: &str = "graph(%0: f16[70,424], %1: f16[424,72]) -> f16[70,72] { %2 = matmul %0 %1 return %2 }";
+
+/// Of a product: copies some steps ahead, fragments, matrix instructions.
+const MATMUL_FAULTS: &[Fault] = &[
+    ("no wait for copies", "wait copies pending 2\n", "\n", None),
+    ("a wait that leaves one group more", "pending 2", "pending 3", None),
+    ("no barrier behind the wait", "barrier shared\n", "\n", None),
+    ("copies before the loop are not committed", "commit copies\n", "\n", Some(0)),
+    ("copies in the loop are not committed", "commit copies\n", "\n", Some(1)),
+    ("copies of half the bytes", "size [1, 8 valid", "size [1, 4 valid", None),
+    ("a stage too few where tiles are put", "mod(step+3,4)", "mod(step+3,3)", None),
+    ("the stage that is multiplied is overwritten", "mod(step+3,4)", "mod(step,4)", None),
+    ("the tile of the step before is multiplied", "mod(step,4)", "mod(step+3,4)", None),
+    ("rows in shared memory off by one", "+72*floordiv(thread,8)", "+80*floordiv(thread,8)", Some(0)),
+    ("tiles off by one along K", "64*early", "56*early", None),
+];
+
+const SOFTMAX: &str = "graph(%0: f32[5,2500]) -> f32[5,2500] { %1 = softmax %0 {axis=1} return %1 }";
+
+/// Of rows that the warps of a block share.
+const SOFTMAX_FAULTS: &[Fault] = &[
+    ("no barrier before the maxima of other warps", "barrier shared\n", "\n", Some(0)),
+    ("no barrier before the sums of other warps", "barrier shared\n", "\n", Some(1)),
+    ("a shuffle too near", "mod(thread+16,32)", "mod(thread+8,32)", None),
+    ("the sum of a warp is left out", "parts_1[7]", "parts_1[6]", None),
+    ("a tail off by one", "+512, 625)", "+512, 624)", None),
+];
+
+const PRODUCT: &str = "graph(%0: f32[70,97], %1: f32[97,68]) -> f32[70,68] { %2 = matmul %0 %1 return %2 }";
+
+/// Of a product by threads.
+const PRODUCT_FAULTS: &[Fault] = &[
+    ("no barrier before the first step", "barrier shared\n", "\n", Some(0)),
+    ("no barrier between steps", "barrier shared\n", "\n", Some(1)),
+    ("one stage for two", "576*mod(step+1,2)", "576*mod(step,2)", None),
+    ("no mask at the last term", "97))", "98))", None),
+];
+
+const ATTENTION: &str = "graph(%0: f32[2,70,16], %1: f32[2,100,16], %2: f32[2,100,32]) -> f32[2,70,32] {
+  %3 = attention %0 %1 %2 {scale=0.25, causal=false} return %3 }";
+
+/// Of attention in one kernel.
+const ATTENTION_FAULTS: &[Fault] = &[
+    ("no barrier before the scores", "barrier shared\n", "\n", Some(0)),
+    ("no barrier before the weighted sum", "barrier shared\n", "\n", Some(1)),
+    ("no barrier before the next tile", "barrier shared\n", "\n", Some(2)),
+    ("keys beyond the last one count", "f32(-inf))\n", "f32(0.0))\n", Some(0)),
+    ("the keys of a tile too few", "for tile in 0..4", "for tile in 0..3", None),
+];
+
+fn inputs(g: &Graph) -> Vec<Tensor> {
+    let mut rng = Rng::new(9);
+    let of = |p: &aic_ir::graph::Port| {
+        let ty = g.ty(p.value);
+        let shape = ty.dims.iter().map(|d| d.as_const().unwrap() as usize).collect();
+        Operand { dtype: ty.dtype, shape, values: Values::Between(-3, 4) }
+    };
+    let operands: Vec<Operand> = g.inputs.iter().map(of).collect();
+    operands.iter().map(|o| rng.tensor(o).unwrap()).collect()
+}
+
+/// The text with occurrences of `from` replaced.
+fn edit(text: &str, (what, from, to, which): &Fault) -> String {
+    let n = text.matches(from).count();
+    assert!(n > which.unwrap_or(0), "{what}: the kernel has {n} times `{from}`:\n{text}");
+    let Some(which) = which else { return text.replace(from, to) };
+    let at = text.match_indices(from).nth(*which).unwrap().0;
+    [&text[..at], to, &text[at + from.len()..]].concat()
+}
+
+/// What is wrong with a program's result, if anything is.
+fn fault(p: &Program, x: &[Tensor], want: &Tensor, seed: Option<u64>) -> Option<String> {
+    let options = emulate::Options { seed, threads: 1 };
+    let kernels = Kernels::new(&p.kernels, &Target::sm_80(), options).unwrap();
+    match kernels.run(p, x) {
+        Err(e) => Some(e.to_string()),
+        Ok(y) => common::difference(want, &y[0]),
+    }
+}
+
+/// Checks that a graph is one kernel, which is right, and counts faults that nobody notices.
+fn check(graph: &str, faults: &[Fault]) {
+    let g = parse_graph(graph).unwrap();
+    let x = inputs(&g);
+    let want = eval::graph(&g, &x).unwrap().remove(0);
+    let program = pipeline::compile(g, &Options::new(Target::sm_80())).unwrap();
+    assert_eq!(program.kernels.len(), 1, "{graph}");
+    let text = program.kernels[0].to_string();
+    for seed in [None, Some(1), Some(2)] {
+        assert_eq!(fault(&program, &x, &want, seed), None, "{seed:?}\n{text}");
+    }
+    let mut survivors = Vec::new();
+    for f in faults {
+        let mut wrong = program.clone();
+        let text = edit(&text, f);
+        wrong.kernels[0] = parse_kernel(&text).unwrap_or_else(|e| panic!("{}: {e}\n{text}", f.0));
+        let found = [None, Some(1), Some(2)].iter().find_map(|seed| fault(&wrong, &x, &want, *seed));
+        println!("{}: {}", f.0, found.as_deref().map_or("nothing", |f| f.lines().next().unwrap()));
+        if found.is_none() {
+            survivors.push(f.0);
+        }
+    }
+    println!("{} of {} caught", faults.len() - survivors.len(), faults.len());
+    assert!(survivors.is_empty(), "not caught: {survivors:?}");
+}
+
+#[test]
+fn of_a_product_by_matrix_instructions() {
+    check(MATMUL, MATMUL_FAULTS);
+}
+
+#[test]
+fn of_a_product_by_threads() {
+    check(PRODUCT, PRODUCT_FAULTS);
+}
+
+#[test]
+fn of_rows() {
+    check(SOFTMAX, SOFTMAX_FAULTS);
+}
+
+#[test]
+fn of_attention() {
+    check(ATTENTION, ATTENTION_FAULTS);
+}
