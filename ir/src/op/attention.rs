@@ -166,16 +166,19 @@ impl Operator for Attention {
         };
         let [k, j, t] = ["k", "j", "t"].map(|name| Axis::new(name, e.keys.clone()));
         let rows = axes[..axes.len() - 1].to_vec();
-        let ratio = Expr::call(ScalarFn::Div, [exp(i.clone()), Expr::stage(3, row.to_vec())]);
+        // One division for a row: a sum is at least 1, as the maximum's exponential is.
+        let inverse = Expr::call(ScalarFn::Div, [Expr::float(work, 1.0), Expr::stage(3, row.to_vec())]);
+        let share = mul(exp(i.clone()), Expr::stage(4, row.to_vec()));
         let (max, sum) = (Expr::stage(1, at(&k)), exp(at(&j)));
         let results = Axis::outputs(&y[0].dims);
-        let weighted = mul(Expr::stage(4, at(&t)), load(2, [&group, &t.dim(), &results[i.len() - 1].dim()]));
+        let weighted = mul(Expr::stage(5, at(&t)), load(2, [&group, &t.dim(), &results[i.len() - 1].dim()]));
         let mut stages = vec![
             Stage::reduce(work, axes.clone(), ReduceOp::Sum, vec![d], product),
             Stage::map(work, axes.clone(), masked),
             Stage::reduce(work, rows.clone(), ReduceOp::Max, vec![k], max),
-            Stage::reduce(work, rows, ReduceOp::Sum, vec![j], sum),
-            Stage::map(work, axes, ratio),
+            Stage::reduce(work, rows.clone(), ReduceOp::Sum, vec![j], sum),
+            Stage::map(work, rows, inverse),
+            Stage::map(work, axes, share),
         ];
         let product = Stage::reduce(work, results, ReduceOp::Sum, vec![t], weighted);
         super::contract::push_rounded(&mut stages, product, dtype);

@@ -31,10 +31,13 @@ impl Operator for Softmax {
     }
 
     fn compute(&self, x: &[Type], y: &[Type]) -> Option<Compute> {
-        let rows = Rows::new(&x[0], &y[0], self.axis);
+        let mut rows = Rows::new(&x[0], &y[0], self.axis);
+        // One division for a row: a sum is at least 1, as the maximum's exponential is.
+        let inverse = Expr::call(ScalarFn::Div, [Expr::float(rows.work, 1.0), Expr::stage(1, rows.rest())]);
+        rows.stages.push(Stage::map(rows.work, rows.rest_axes(), inverse));
         let exp = Expr::call(ScalarFn::Exp, [rows.shifted(&rows.axes[self.axis])]);
-        let ratio = Expr::call(ScalarFn::Div, [exp, Expr::stage(1, rows.rest())]);
-        Some(rows.finish(ratio))
+        let share = Expr::call(ScalarFn::Mul, [exp, Expr::stage(2, rows.rest())]);
+        Some(rows.finish(share))
     }
 
     fn sample(rng: &mut Rng) -> Sample {

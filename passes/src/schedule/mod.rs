@@ -16,6 +16,7 @@ mod pieces;
 mod prepare;
 mod reduce;
 mod rows;
+mod rows_ahead;
 mod slide;
 mod staged;
 mod unified;

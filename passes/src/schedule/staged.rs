@@ -11,7 +11,7 @@ use super::group::{Common, Group};
 use super::nest::{Arrays, Nest, Place, strides};
 use super::phase::{Part, Phase};
 use super::pieces::signature_of;
-use super::{Frame, body, packings};
+use super::{Frame, body, packings, rows_ahead};
 use crate::packing::Packing;
 use aic_ir::compute::{Axis, Expr, Source};
 use aic_ir::dim::{Dim, Range, Sym};
@@ -19,6 +19,7 @@ use aic_ir::error::Result;
 use aic_ir::kernel::{Buffer, Kernel, LoopKind, Param, Scope, Stmt};
 use aic_ir::schedule::{Class, Schedule};
 use aic_ir::target::Target;
+use aic_ir::types::Type;
 use std::collections::BTreeSet;
 
 /// Bytes that the arrays between phases may take on a thread's stack.
@@ -72,8 +73,16 @@ fn candidate(g: &Group, n: usize, alone: &[(Nest, Schedule)], target: &Target) -
             && loops.is_cached(alone, target);
         let stages = fits.then(|| loops.stages(alone, target))??;
         let (mr, nr) = (u32::try_from(rows).ok()?, u32::try_from(n).ok()?);
-        return Some(Schedule { mr, nr, stages, ..Schedule::new(Class::Staged, 1) });
+        let ahead = u32::from(rows == 1 && !has_tiles && has_far_input(g, target));
+        return Some(Schedule { mr, nr, ahead, stages, ..Schedule::new(Class::Staged, 1) });
     }
+}
+
+/// Whether an operand fits in no cache that is near.
+fn has_far_input(g: &Group, target: &Target) -> bool {
+    let near = target.memory.get(1).map_or(i64::MAX, |l| l.bytes as i64);
+    let bytes = |ty: &Type| ty.numel().as_const().map_or(0, |n| n.saturating_mul(ty.dtype.size() as i64));
+    g.inputs.iter().any(|ty| bytes(ty) > near)
 }
 
 /// Whether the phases without an axis can come before all those with it.
@@ -372,6 +381,8 @@ fn rows_of(p: &Phase, var: &Sym, first: &Dim, count: i64) -> Phase {
 struct Maker<'a> {
     loops: &'a Loops<'a>,
     stages: &'a [Schedule],
+    /// Whether the next iteration's rows are asked for.
+    asks: bool,
     index: Vec<Dim>,
     symbols: BTreeSet<Sym>,
     counter: usize,
@@ -384,7 +395,8 @@ pub(super) fn apply(name: &str, g: &Group, s: &Schedule) -> Result<(Kernel, Vec<
     let extents = loops.extents();
     let index = Frame::kernel().index(&extents);
     let symbols = extents.iter().flat_map(Dim::symbols).collect();
-    let mut maker = Maker { loops: &loops, stages: &s.stages, index, symbols, counter: 0, copies: 0 };
+    let asks = s.ahead > 0;
+    let mut maker = Maker { loops: &loops, stages: &s.stages, asks, index, symbols, counter: 0, copies: 0 };
     let packings = maker.packings()?;
     let mut buffers = loops.arrays(&0.into()).buffers;
     for (k, packing) in &packings {
@@ -456,11 +468,16 @@ impl Maker<'_> {
         for k in (0..self.stages.len()).filter(|k| wanted(*k)) {
             let nest = self.loops.nest(k, &self.index, row, count)?;
             let mut frame = Frame { stage: Some(self.copies), counter: self.counter, threads: None };
-            out.extend(body(&nest, &self.stages[k], &mut frame));
+            out.push(body(&nest, &self.stages[k], &mut frame));
             self.symbols.extend(nest.symbols());
             (self.counter, self.copies) = (frame.counter, self.copies + 1);
         }
-        Ok(out)
+        if self.asks {
+            let passed = self.loops.group.arrays.buffers.iter().take(self.loops.group.inputs.len());
+            let inputs: Vec<&Sym> = passed.map(|b| &b.name).collect();
+            rows_ahead::ask(&mut out, &|name| inputs.contains(&name));
+        }
+        Ok(out.concat())
     }
 }
 

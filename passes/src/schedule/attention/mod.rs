@@ -83,6 +83,12 @@ fn weight(e: &Expr) -> Option<[(usize, Vec<Sym>); 2]> {
     Some([load(score)?, load(most)?])
 }
 
+/// Whether an expression is 1 over what a stage holds.
+fn is_inverse(e: &Expr, stage: usize) -> bool {
+    let Expr::Call(ScalarFn::Div, args) = e else { return false };
+    matches!(&args[..], [one, Expr::Load(Source::Stage(k), _)] if *k == stage && *one == Expr::float(DType::F32, 1.0))
+}
+
 /// A phase with the values of maps in place of loads of their results.
 fn inlined(p: &Phase, maps: &[Phase]) -> Phase {
     let value = maps.iter().rev().fold(p.value.clone(), |value, map| inline(&value, map));
@@ -116,7 +122,7 @@ fn attention(c: &Compute) -> Option<Attention> {
         || c.outputs != [result.result]
         || !is_f32
         || most.epilogue.is_some()
-        || sum.epilogue.is_some()
+        || !sum.epilogue.as_ref().is_some_and(|e| is_inverse(e, sum.main))
     {
         return None;
     }
@@ -163,14 +169,14 @@ fn attention(c: &Compute) -> Option<Attention> {
     }
     let Expr::Call(ScalarFn::Mul, factors) = &result.value else { return None };
     let [x, y] = &factors[..] else { return None };
-    let quotient = |e: &Expr| match e {
-        Expr::Call(ScalarFn::Div, args) => match &args[..] {
+    let share = |e: &Expr| match e {
+        Expr::Call(ScalarFn::Mul, args) => match &args[..] {
             [w, l] => Some((weight(w)?, load(l)?)),
             _ => None,
         },
         _ => None,
     };
-    let (([score, shift], total), value) = match (quotient(x), quotient(y)) {
+    let (([score, shift], total), value) = match (share(x), share(y)) {
         (Some(q), None) => (q, y),
         (None, Some(q)) => (q, x),
         _ => return None,

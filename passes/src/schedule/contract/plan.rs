@@ -23,8 +23,11 @@ const TILE: (f64, f64) = (20.0, 2.0);
 const WAY_BYTES: i64 = 4096;
 /// How much longer a step takes whose rows don't fit these places.
 const CONFLICT: f64 = 1.3;
-/// The part of the time of moving data that computing doesn't hide.
+/// The part of the time of moving data that computing doesn't hide, and that of reading a panel again, which goes on in order.
 const EXPOSED: f64 = 0.5;
+const EXPOSED_PANEL: f64 = 0.12;
+/// The parts of the nearest cache and of the next one that a block of a panel may take.
+const KEPT: [f64; 2] = [0.75, 0.2];
 /// Numbers of blocks that rows are cut into.
 const BLOCKS: [i64; 12] = [1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64];
 /// The most rows and vectors of a tile; with several rows fewer vectors, so that panels are many.
@@ -77,12 +80,11 @@ pub(super) fn plan(nest: &Nest, roles: &Roles, target: &Target, lanes: u32, is_p
         mr * nr + nr + 1 < i64::from(target.vector_registers) && *nr <= most
     };
     let timed = tiles.filter(fits).map(|(mr, nr)| {
-        let (mc, time) = shape.block(mr, nr, has_rows);
-        (time, mr, nr, mc)
+        let (mc, kc, time) = shape.block(mr, nr, has_rows);
+        (time, mr, nr, mc, kc)
     });
-    let (_, mr, nr, mc) = timed.min_by(|a, b| a.0.total_cmp(&b.0)).unwrap_or((0.0, 1, 1, 0));
-    let ahead = if is_packed { shape.ahead(mr, nr, mc) } else { 0 };
-    let kc = if shape.may_block { shape.terms_of_block(mr, nr, mc) } else { 0 };
+    let (_, mr, nr, mc, kc) = timed.min_by(|a, b| a.0.total_cmp(&b.0)).unwrap_or((0.0, 1, 1, 0, 0));
+    let ahead = if is_packed { shape.ahead(mr, nr, mc, kc) } else { 0 };
     let [mr, nr, kc, mc, ahead] = [mr, nr, kc, mc, ahead].map(|n| n as u32);
     Schedule { mr, nr, kc, mc, ahead, ..Schedule::new(Class::Contract, lanes) }
 }
@@ -131,12 +133,9 @@ impl Shape<'_> {
         (0..mr).filter(alike).count() as i64 > ways
     }
 
-    /// Seconds of computing.
-    fn computing(&self, mr: i64, nr: i64) -> f64 {
-        let blocks = match self.terms_of_block(mr, nr, 0) {
-            kc @ 1.. if self.may_block => ceil(self.terms, kc) as f64,
-            _ => 1.0,
-        };
+    /// Seconds of computing with so many terms in a block, 0 for all.
+    fn computing(&self, mr: i64, nr: i64, kc: i64) -> f64 {
+        let blocks = if kc > 0 { ceil(self.terms, kc) as f64 } else { 1.0 };
         let part = |rows: i64, vectors: i64, count: i64| {
             let ends = blocks * (TILE.0 + TILE.1 * (rows * vectors) as f64);
             let tile = self.terms as f64 * self.step(rows, vectors) + ends;
@@ -149,18 +148,19 @@ impl Shape<'_> {
         (whole + rest) / CLOCK
     }
 
-    /// Seconds of reading with blocks of so many rows.
-    fn reading(&self, mr: i64, nr: i64, mc: i64) -> f64 {
+    /// Seconds of reading with blocks of so many rows and terms.
+    fn reading(&self, mr: i64, nr: i64, mc: i64, kc: i64) -> f64 {
         let tiles = ceil(self.rows, mr);
         let blocks = ceil(self.rows, mc);
         let panels = ceil(self.vectors, nr);
         let columns = self.columns(self.vectors);
-        let is_near = self.may_block && self.terms_of_block(mr, nr, mc) > 0;
-        let panel = if is_near { 0 } else { self.columns(nr.min(self.vectors)) };
+        let terms = if kc > 0 { kc } else { self.terms };
+        let panel = self.columns(nr.min(self.vectors)) / self.terms * terms;
         let rows = self.row_bytes.saturating_mul(self.rows);
-        self.seconds(columns, columns, blocks)
-            + self.seconds(columns, panel, tiles - blocks)
-            + self.seconds(rows, self.row_bytes.saturating_mul(mc.min(self.rows)), panels)
+        let first = self.seconds(columns, columns, blocks);
+        let again = self.seconds(columns, panel, tiles - blocks);
+        let of_rows = self.seconds(rows, self.row_bytes.saturating_mul(mc.min(self.rows)), panels);
+        EXPOSED * (first + of_rows) + EXPOSED_PANEL * again
     }
 
     /// Bytes of so many vectors of all terms.
@@ -177,40 +177,45 @@ impl Shape<'_> {
         }
     }
 
-    /// The rows of a block, 0 for all, and the seconds that all takes.
-    fn block(&self, mr: i64, nr: i64, may_block: bool) -> (i64, f64) {
-        let (tiles, computing) = (ceil(self.rows, mr), self.computing(mr, nr));
+    /// The rows and the terms of a block, 0 for all, and the seconds that all takes.
+    fn block(&self, mr: i64, nr: i64, may_block: bool) -> (i64, i64, f64) {
+        let tiles = ceil(self.rows, mr);
         let counts = BLOCKS.into_iter().chain([tiles]).filter(|n| *n == 1 || may_block && *n <= tiles);
         let timed = counts.map(|n| {
             let mc = ceil(tiles, n) * mr;
+            let kc = self.terms_of_block(mr, nr, mc);
+            let computing = self.computing(mr, nr, kc);
             let panels = (self.vectors / nr).max(1);
             let parts = self.outer.saturating_mul((self.rows / mc).max(1)).saturating_mul(panels);
             let uneven = if computing < ALONE { 1.0 } else { 1.0 + (parts % THREADS) as f64 / parts as f64 };
-            (mc, (computing + EXPOSED * self.reading(mr, nr, mc)) * uneven)
+            (mc, kc, (computing + self.reading(mr, nr, mc, kc)) * uneven)
         });
-        let (mc, time) = timed.min_by(|a, b| a.1.total_cmp(&b.1)).unwrap_or((0, f64::INFINITY));
-        (if mc >= self.rows { 0 } else { mc }, time)
+        let (mc, kc, time) = timed.min_by(|a, b| a.2.total_cmp(&b.2)).unwrap_or((0, 0, f64::INFINITY));
+        (if mc >= self.rows { 0 } else { mc }, kc, time)
     }
 
-    /// Terms of a block whose rows of a panel stay in the nearest cache for several tiles; 0 where all do, or few read
-    /// them.
+    /// Terms of a block whose rows of a panel stay in a near cache for several tiles; 0 where all do, or few read them.
+    /// That cache is the nearest one if the other factor is near too; else blocks are longer, as it would come from afar
+    /// in short runs.
     fn terms_of_block(&self, mr: i64, nr: i64, mc: i64) -> i64 {
-        let room = self.target.memory.first().map_or(0, |l| l.bytes as i64) / 4 * 3;
-        let (panel, rows) = (self.columns(nr), if mc > 0 { mc.min(self.rows) } else { self.rows });
-        if rows <= 2 * mr || panel <= room || self.inner_terms == self.terms {
+        let level = |k: usize| self.target.memory.get(k).map_or(0.0, |l| l.bytes as f64);
+        let is_near = self.row_bytes.saturating_mul(self.rows) as f64 <= level(1) * 0.75;
+        let room = if is_near { level(0) * KEPT[0] } else { level(1) * KEPT[1] };
+        let panel = self.columns(nr);
+        let is_small = panel as f64 <= room;
+        if !self.may_block || mc.min(self.rows) <= 2 * mr || is_small || self.inner_terms == self.terms {
             return 0;
         }
-        let (outermost, blocks) = (self.terms / self.inner_terms, ceil(panel, room));
+        let (outermost, blocks) = (self.terms / self.inner_terms, (panel as f64 / room).ceil() as i64);
         ceil(outermost, blocks) * self.inner_terms
     }
 
     /// Terms ahead of which a packed factor is asked for: the next block or panel while tiles of rows read this one, or some
     /// bytes where it is read once. 0 if it stays in a cache that is near.
-    fn ahead(&self, mr: i64, nr: i64, mc: i64) -> i64 {
+    fn ahead(&self, mr: i64, nr: i64, mc: i64, kc: i64) -> i64 {
         let near = self.target.memory.get(1).map_or(0, |l| l.bytes as i64);
         let row = nr * self.vector_bytes;
         let rows = if mc > 0 { mc } else { self.rows };
-        let kc = if self.may_block { self.terms_of_block(mr, nr, mc) } else { 0 };
         match self.columns(self.vectors) {
             all if all <= near => 0,
             _ if kc > 0 => kc,
