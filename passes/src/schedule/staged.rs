@@ -26,6 +26,8 @@ use std::collections::BTreeSet;
 const STACK_BYTES: i64 = 768 << 10;
 /// Bytes of a block of rows.
 const BLOCK_BYTES: i64 = 128 << 10;
+/// Bytes of the rows that are evaluated together without contractions.
+const TOGETHER_BYTES: i64 = 16 << 10;
 /// The most rows in a block, and the fewest that it is worth having several blocks for.
 const BLOCK_ROWS: (i64, i64) = (32, 8);
 /// Vectors of sums that are enough for a register tile.
@@ -58,7 +60,8 @@ fn candidate(g: &Group, n: usize, alone: &[(Nest, Schedule)], target: &Target) -
     let has_tiles = alone.iter().any(|(n, s)| s.class == Class::Contract && n.axes.len() > 1);
     let outer: Dim = before.iter().map(|c| &c.extent).product();
     let mut rows = match (has_tiles, last.extent.as_const()) {
-        (false, _) => 1,
+        (false, Some(m)) => together(g, n, m, outer.as_const().unwrap_or(ITERATIONS)),
+        (false, None) => 1,
         (true, None) => BLOCK_ROWS.0,
         (true, Some(n)) => block_rows(n, outer.as_const().unwrap_or(ITERATIONS)),
     };
@@ -71,11 +74,33 @@ fn candidate(g: &Group, n: usize, alone: &[(Nest, Schedule)], target: &Target) -
         let fits = loops.stack_bytes(false) <= STACK_BYTES
             && loops.is_parallel(alone)
             && loops.is_cached(alone, target);
-        let stages = fits.then(|| loops.stages(alone, target))??;
+        let stages = fits.then(|| loops.stages(alone, target)).flatten();
+        if stages.is_none() && !has_tiles && rows > 1 {
+            rows = 1;
+            continue;
+        }
+        let stages = stages?;
         let (mr, nr) = (u32::try_from(rows).ok()?, u32::try_from(n).ok()?);
-        let ahead = u32::from(rows == 1 && !has_tiles && has_far_input(g, target));
+        let ahead = u32::from(!has_tiles && has_far_input(g, target));
         return Some(Schedule { mr, nr, ahead, stages, ..Schedule::new(Class::Staged, 1) });
     }
+}
+
+/// Rows of `m`, of which there are `outer`, that are evaluated together where no phase is a contraction: while the lanes of
+/// one row's sums are added up, the next row's begin.
+fn together(g: &Group, n: usize, m: i64, outer: i64) -> i64 {
+    let bytes = |k: usize| {
+        let p = &g.phases[k];
+        let is_common = |a: &&Axis| !g.common[..n].iter().any(|c| c.vars[k].as_ref() == Some(&a.var));
+        let own: Dim = p.axes.iter().filter(is_common).chain(p.over()).map(|a| &a.extent).product();
+        own.as_const().unwrap_or(i64::MAX).saturating_mul(p.acc.size() as i64)
+    };
+    let row = (0..g.phases.len()).map(bytes).max().unwrap_or(i64::MAX);
+    let fits = |rows: i64| {
+        let parts = outer.saturating_mul(m / rows);
+        m % rows == 0 && parts >= 2 * ITERATIONS && row.saturating_mul(rows) <= TOGETHER_BYTES
+    };
+    [4, 2].into_iter().find(|rows| fits(*rows)).unwrap_or(1)
 }
 
 /// Whether an operand fits in no cache that is near.
