@@ -1,10 +1,9 @@
-//! Kernels for a CUDA GPU on the emulator, against the interpreter: families of operators at odd extents in the types of
-//! floats that networks have.
+//! Kernels for a CUDA GPU on the emulator, against the interpreter: random instances of every operator, and families of
+//! operators at odd extents in the types of floats that networks have.
 #![cfg(feature = "llvm")]
 #![allow(clippy::unwrap_used)]
 
 #[path = "../../passes/tests/common/mod.rs"]
-#[allow(dead_code)]
 mod common;
 
 use aic::emulate::Kernels;
@@ -13,13 +12,14 @@ use aic_ir::dtype::DType;
 use aic_ir::eval;
 use aic_ir::graph::Graph;
 use aic_ir::kernel::Kernel;
-use aic_ir::op::{Operand, Rng, Values};
+use aic_ir::op::{Op, Operand, Rng, Values};
 use aic_ir::program::{Program, Step};
 use aic_ir::target::Target;
 use aic_ir::tensor::Tensor;
 use aic_ir::text::parse_graph;
 use aic_passes::pipeline::Options;
-use common::difference;
+use aic_passes::runner::Numerics;
+use common::{difference, one_node};
 use std::collections::BTreeMap;
 
 /// Cases that are compiled as one module.
@@ -36,8 +36,24 @@ struct Case {
 
 impl Case {
     fn new(family: &str, what: String, graph: Graph, x: Vec<Tensor>, want: Vec<Tensor>) -> Case {
-        let program = aic_passes::pipeline::compile(graph, &Options::new(Target::sm_80())).unwrap();
+        Case::compiled(&Options::new(Target::sm_80()), family, what, graph, x, want)
+    }
+
+    fn compiled(
+        options: &Options,
+        family: &str,
+        what: String,
+        graph: Graph,
+        x: Vec<Tensor>,
+        want: Vec<Tensor>,
+    ) -> Case {
+        let program = aic_passes::pipeline::compile(graph, options).unwrap();
         Case { family: family.into(), what, program, x, want }
+    }
+
+    /// Whether a kernel multiplies by this instruction.
+    fn uses(&self, unit: &str) -> bool {
+        self.program.kernels.iter().any(|k| k.to_string().contains(unit))
     }
 
     /// Whether all of it is executed by kernels.
@@ -46,14 +62,14 @@ impl Case {
     }
 }
 
-/// What is wrong with cases.
-fn failures(cases: &mut [Case]) -> Vec<String> {
+/// What is wrong with cases for a GPU.
+fn failures(cases: &mut [Case], gpu: &Target) -> Vec<String> {
     for (k, c) in cases.iter_mut().enumerate() {
         c.program.kernels.iter_mut().for_each(|kernel| kernel.name = format!("c{k}_{}", kernel.name));
     }
     let kernels: Vec<Kernel> = cases.iter().flat_map(|c| c.program.kernels.clone()).collect();
     let options = emulate::Options { seed: Some(kernels.len() as u64), threads: 1 };
-    let kernels = Kernels::new(&kernels, &Target::sm_80(), options).unwrap();
+    let kernels = Kernels::new(&kernels, gpu, options).unwrap();
     let check = |c: &Case| match kernels.run(&c.program, &c.x) {
         Err(e) => vec![format!("{}: {}: {e}", c.family, c.what)],
         Ok(got) => {
@@ -65,8 +81,13 @@ fn failures(cases: &mut [Case]) -> Vec<String> {
 }
 
 /// Checks all cases, and prints how many there are of each family.
-fn check(mut cases: Vec<Case>, least: usize) {
-    let failed: Vec<String> = cases.chunks_mut(CASES).flat_map(failures).collect();
+fn check(cases: Vec<Case>, least: usize) {
+    check_on(&Target::sm_80(), cases, least);
+}
+
+/// As above, for this GPU.
+fn check_on(gpu: &Target, mut cases: Vec<Case>, least: usize) {
+    let failed: Vec<String> = cases.chunks_mut(CASES).flat_map(|c| failures(c, gpu)).collect();
     let mut counts: BTreeMap<&str, [usize; 2]> = BTreeMap::new();
     for c in &cases {
         let [all, compiled] = counts.entry(&c.family).or_default();
@@ -83,6 +104,34 @@ fn check(mut cases: Vec<Case>, least: usize) {
     println!("{} of {} right", cases.len() - failed.len(), cases.len());
     assert!(failed.is_empty(), "{} of {} are wrong", failed.len(), cases.len());
     assert!(n_compiled >= least, "only {n_compiled} cases are kernels altogether");
+}
+
+/// Random instances of every operator.
+fn samples(symbolic: bool, n_samples: u64) -> Vec<Case> {
+    let mut cases = Vec::new();
+    for (name, sample) in Op::SAMPLERS {
+        // `elementwise` stands for some fifty functions.
+        for seed in 0..if *name == "elementwise" { 12 * n_samples } else { n_samples } {
+            let mut rng = Rng::new(seed);
+            let s = sample(&mut rng);
+            let x: Vec<Tensor> = s.operands.iter().map(|o| rng.tensor(o).unwrap()).collect();
+            let want = s.op.eval(&x).unwrap();
+            // Operators may ask for known extents.
+            let Ok(graph) = one_node(&s, symbolic) else { continue };
+            cases.push(Case::new(name, format!("seed {seed} {:?} on {x:?}", s.op), graph, x, want));
+        }
+    }
+    cases
+}
+
+#[test]
+fn operators() {
+    check(samples(false, 6), 200);
+}
+
+#[test]
+fn operators_of_symbolic_extents() {
+    check(samples(true, 4), 100);
 }
 
 /// One element, a warp less one and more one, primes, and none.
@@ -166,11 +215,11 @@ fn instance(text: &str, dtype: &str, [n, m]: [usize; 2]) -> Option<Graph> {
     parse_graph(&format!("graph{text}")).ok()
 }
 
-fn inputs(g: &Graph, rng: &mut Rng) -> Vec<Tensor> {
+fn inputs(g: &Graph, rng: &mut Rng, drawn: Values) -> Vec<Tensor> {
     let of = |p: &aic_ir::graph::Port| {
         let ty = g.ty(p.value);
         let shape = ty.dims.iter().map(|d| d.as_const().unwrap() as usize).collect();
-        let values = if ty.dtype == DType::I64 { Values::Between(0, 37) } else { Values::Between(-2, 3) };
+        let values = if ty.dtype == DType::I64 { Values::Between(0, 37) } else { drawn.clone() };
         Operand { dtype: ty.dtype, shape, values }
     };
     let operands: Vec<Operand> = g.inputs.iter().map(of).collect();
@@ -185,11 +234,107 @@ fn families_at_odd_extents() {
             for n in EXTENTS {
                 let m = rng.pick(&EXTENTS);
                 let Some(g) = instance(text, dtype, [n, m]) else { continue };
-                let x = inputs(&g, &mut rng);
+                let x = inputs(&g, &mut rng, Values::Between(-2, 3));
                 let Ok(want) = eval::graph(&g, &x) else { continue };
                 cases.push(Case::new(family, format!("{dtype} N={n} M={m} {text}"), g, x, want));
             }
         }
     }
     check(cases, 400);
+}
+
+/// Products of integers of 8 bits.
+const INTEGERS: &[&str] = &[
+    "(%0: i8[N,M], %1: i8[M,P]) -> i32[N,P] {
+       %2 = cast %0 {to=i32} %3 = cast %1 {to=i32} %4 = matmul %2 %3 return %4 }",
+    "(%0: i8[N,M], %1: i8[P,M], %2: f32[P]) -> f32[N,P] {
+       %3 = cast %0 {to=i32} %4 = cast %1 {to=i32} %5 = transpose %4 {perm=[1,0]} %6 = matmul %3 %5
+       %7 = cast %6 {to=f32} %8 = mul %7 %2 return %8 }",
+    "(%0: i8[2,M,31], %1: i8[2,31,N]) -> i32[2,M,N] {
+       %2 = cast %0 {to=i32} %3 = cast %1 {to=i32} %4 = matmul %2 %3 return %4 }",
+    "(%0: i8[1,6,N,9], %1: i8[M,6,3,3]) -> i32[1,M,N,9] {
+       %2 = cast %0 {to=i32} %3 = cast %1 {to=i32}
+       %4 = conv %2 %3 {strides=[1,1], dilations=[1,1], pads=[1,1,1,1], groups=1} return %4 }",
+];
+
+#[test]
+fn products_of_integers_of_8_bits() {
+    let (mut cases, mut rng) = (Vec::new(), Rng::new(8));
+    for text in INTEGERS {
+        for (n, m) in [(1, 31), (31, 33), (33, 7), (67, 67), (16, 64), (130, 96)] {
+            let g = instance(text, "i8", [n, m]).unwrap();
+            let x = inputs(&g, &mut rng, Values::Between(-128, 128));
+            let want = eval::graph(&g, &x).unwrap();
+            cases.push(Case::new("i8", format!("N={n} M={m} {text}"), g, x, want));
+        }
+    }
+    let n_by_matrix = cases.iter().filter(|c| c.uses("mma_m16n8k32_s8")).count();
+    assert!(n_by_matrix >= 16, "only {n_by_matrix} by matrix instructions");
+    check(cases, 24);
+}
+
+/// A tensor of `f32` with 11 significant bits, rounded to nearest, ties away from zero.
+fn as_tf32(t: &Tensor) -> Tensor {
+    let rounded = |x: f64| f32::from_bits(((x as f32).to_bits() + 0x1000) & !0x1fff);
+    let values: Vec<f32> = t.to_f64().into_iter().map(rounded).collect();
+    Tensor::from_vec(t.shape().to_vec(), &values).unwrap()
+}
+
+/// Products of `f32` are of factors of 11 bits where the class of numerics allows it, and only there.
+#[test]
+fn products_of_tf32() {
+    let (mut cases, mut rng) = (Vec::new(), Rng::new(32));
+    let networks = FAMILIES.iter().filter(|(family, _)| ["matmul", "conv"].contains(family));
+    for text in networks.flat_map(|(_, networks)| *networks) {
+        for (n, m) in [(1, 31), (31, 33), (33, 7), (67, 67), (130, 64)] {
+            let Some(g) = instance(text, "f32", [n, m]) else { continue };
+            let x = inputs(&g, &mut rng, Values::Finite);
+            let want = eval::graph(&g, &x).unwrap();
+            let plain = Case::new("f32", text.to_string(), g.clone(), x.clone(), want.clone());
+            assert!(!plain.uses("tf32"), "{text}");
+            let fast = Options { numerics: Numerics::Fast, ..Options::new(Target::sm_80()) };
+            let what = format!("N={n} M={m} {text}");
+            let mut case = Case::compiled(&fast, "tf32", what, g.clone(), x.clone(), want);
+            if case.uses("tf32") {
+                // What is added isn't a factor, nor rounded.
+                let factors = x.iter().enumerate().map(|(k, t)| if k < 2 { as_tf32(t) } else { t.clone() });
+                case.want = eval::graph(&g, &factors.collect::<Vec<_>>()).unwrap();
+            }
+            cases.push(case);
+        }
+    }
+    let n_by_matrix = cases.iter().filter(|c| c.uses("mma_m16n8k8_tf32")).count();
+    assert!(n_by_matrix >= 20, "only {n_by_matrix} by matrix instructions");
+    check(cases, 30);
+}
+
+/// Products that warp groups compute, of `N` rows, `K` terms and `M` columns.
+const GROUPS: &[&str] = &[
+    "(%0: T[N,K], %1: T[K,M]) -> T[N,M] { %2 = matmul %0 %1 return %2 }",
+    "(%0: T[N,K], %1: T[M,K], %2: T[M]) -> T[N,M] {
+       %3 = transpose %1 {perm=[1,0]} %4 = matmul %0 %3 %5 = add %4 %2 %6 = activation %5 {f=gelu} return %6 }",
+    "(%0: T[K,N], %1: T[K,M]) -> T[N,M] { %2 = transpose %0 {perm=[1,0]} %3 = matmul %2 %1 return %3 }",
+    "(%0: T[3,N,K], %1: T[3,K,M]) -> T[3,N,M] { %2 = matmul %0 %1 return %2 }",
+];
+
+#[test]
+fn products_of_warp_groups() {
+    let (mut cases, mut rng) = (Vec::new(), Rng::new(90));
+    let extents = [[64, 64, 64], [33, 8, 40], [72, 200, 136], [136, 72, 264], [104, 320, 72]];
+    for (k, text) in GROUPS.iter().enumerate() {
+        for (dtype, [n, terms, m]) in extents.iter().flat_map(|e| [("f16", e), ("bf16", e)]) {
+            // What lies along rows in memory is a multiple of eight.
+            let n = if k == 2 { n / 8 * 8 } else { *n };
+            let named = [("T", dtype.to_string()), ("N", n.to_string()), ("K", terms.to_string())];
+            let text = named.iter().fold(text.to_string(), |text, (name, x)| text.replace(name, x));
+            let g = parse_graph(&format!("graph{}", text.replace('M', &m.to_string()))).unwrap();
+            let x = inputs(&g, &mut rng, Values::Between(-2, 3));
+            let want = eval::graph(&g, &x).unwrap();
+            let options = Options::new(Target::sm_90a());
+            cases.push(Case::compiled(&options, "wgmma", format!("N={n} {text}"), g, x, want));
+        }
+    }
+    let n_by_groups = cases.iter().filter(|c| c.uses("wgmma_k16")).count();
+    assert!(n_by_groups >= 36, "only {n_by_groups} by warp groups");
+    check_on(&Target::sm_90a(), cases, 40);
 }

@@ -38,6 +38,23 @@ const MATMUL_FAULTS: &[Fault] = &[
     ("tiles off by one along K", "64*early", "56*early", None),
 ];
 
+const GROUPS: &str =
+    "graph(%0: f16[200,424], %1: f16[424,72]) -> f16[200,72] { %2 = matmul %0 %1 return %2 }";
+
+/// Of a product by warp groups, which goes on while the next one begins.
+const GROUPS_FAULTS: &[Fault] = &[
+    ("no wait for copies", "wait copies pending 1\n", "\n", None),
+    ("a wait that leaves one group of copies more", "wait copies pending 1", "wait copies pending 2", None),
+    ("no barrier behind the wait", "barrier shared\n", "\n", None),
+    ("the last products are not waited for", "wait products pending 0\n", "\n", None),
+    ("products are not committed", "commit products\n", "\n", None),
+    ("a stage is reused while it is multiplied", "mod(step+2,4)", "mod(step,4)", None),
+    ("a stage is reused too early", "wait products pending 1", "wait products pending 3", None),
+    ("the tile of the step before is multiplied", "mod(step,4)", "mod(step+3,4)", None),
+    ("terms of a step in the wrong order", "ta[128*kk", "ta[64*kk", None),
+    ("matrices off by one along the terms", "blocks(1, 8, 64)", "blocks(1, 8, 128)", None),
+];
+
 const SOFTMAX: &str = "graph(%0: f32[5,2500]) -> f32[5,2500] { %1 = softmax %0 {axis=1} return %1 }";
 
 /// Of rows that the warps of a block share.
@@ -92,9 +109,9 @@ fn edit(text: &str, (what, from, to, which): &Fault) -> String {
 }
 
 /// What is wrong with a program's result, if anything is.
-fn fault(p: &Program, x: &[Tensor], want: &Tensor, seed: Option<u64>) -> Option<String> {
+fn fault(gpu: &Target, p: &Program, x: &[Tensor], want: &Tensor, seed: Option<u64>) -> Option<String> {
     let options = emulate::Options { seed, threads: 1 };
-    let kernels = Kernels::new(&p.kernels, &Target::sm_80(), options).unwrap();
+    let kernels = Kernels::new(&p.kernels, gpu, options).unwrap();
     match kernels.run(p, x) {
         Err(e) => Some(e.to_string()),
         Ok(y) => common::difference(want, &y[0]),
@@ -102,22 +119,22 @@ fn fault(p: &Program, x: &[Tensor], want: &Tensor, seed: Option<u64>) -> Option<
 }
 
 /// Checks that a graph is one kernel, which is right, and counts faults that nobody notices.
-fn check(graph: &str, faults: &[Fault]) {
+fn check(gpu: &Target, graph: &str, faults: &[Fault]) {
     let g = parse_graph(graph).unwrap();
     let x = inputs(&g);
     let want = eval::graph(&g, &x).unwrap().remove(0);
-    let program = pipeline::compile(g, &Options::new(Target::sm_80())).unwrap();
+    let program = pipeline::compile(g, &Options::new(gpu.clone())).unwrap();
     assert_eq!(program.kernels.len(), 1, "{graph}");
     let text = program.kernels[0].to_string();
     for seed in [None, Some(1), Some(2)] {
-        assert_eq!(fault(&program, &x, &want, seed), None, "{seed:?}\n{text}");
+        assert_eq!(fault(gpu, &program, &x, &want, seed), None, "{seed:?}\n{text}");
     }
     let mut survivors = Vec::new();
     for f in faults {
         let mut wrong = program.clone();
         let text = edit(&text, f);
         wrong.kernels[0] = parse_kernel(&text).unwrap_or_else(|e| panic!("{}: {e}\n{text}", f.0));
-        let found = [None, Some(1), Some(2)].iter().find_map(|seed| fault(&wrong, &x, &want, *seed));
+        let found = [None, Some(1), Some(2)].iter().find_map(|seed| fault(gpu, &wrong, &x, &want, *seed));
         println!("{}: {}", f.0, found.as_deref().map_or("nothing", |f| f.lines().next().unwrap()));
         if found.is_none() {
             survivors.push(f.0);
@@ -129,20 +146,25 @@ fn check(graph: &str, faults: &[Fault]) {
 
 #[test]
 fn of_a_product_by_matrix_instructions() {
-    check(MATMUL, MATMUL_FAULTS);
+    check(&Target::sm_80(), MATMUL, MATMUL_FAULTS);
 }
 
 #[test]
 fn of_a_product_by_threads() {
-    check(PRODUCT, PRODUCT_FAULTS);
+    check(&Target::sm_80(), PRODUCT, PRODUCT_FAULTS);
 }
 
 #[test]
 fn of_rows() {
-    check(SOFTMAX, SOFTMAX_FAULTS);
+    check(&Target::sm_80(), SOFTMAX, SOFTMAX_FAULTS);
 }
 
 #[test]
 fn of_attention() {
-    check(ATTENTION, ATTENTION_FAULTS);
+    check(&Target::sm_80(), ATTENTION, ATTENTION_FAULTS);
+}
+
+#[test]
+fn of_a_product_by_warp_groups() {
+    check(&Target::sm_90a(), GROUPS, GROUPS_FAULTS);
 }

@@ -3,6 +3,7 @@
 #![cfg(feature = "llvm")]
 #![allow(clippy::unwrap_used)]
 
+use aic_backends::ptx::Ptxas;
 use std::ffi::{CStr, c_char, c_void};
 use std::path::Path;
 use std::process::Command;
@@ -62,6 +63,35 @@ fn opens_or_says_why(library: &Path) {
             assert!(said.contains("no CUDA driver"), "{said}");
         }
     }
+}
+
+/// Of a product by warp groups: no warning, nothing spilled, and in the loop one wait for products.
+#[test]
+fn machine_code_of_warp_groups() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/ptx/lib");
+    let python = std::fs::read_dir(root).ok().and_then(|mut d| d.next()).and_then(Result::ok);
+    let fetched = python.map(|d| d.path().join("site-packages/nvidia/cu13/bin/ptxas"));
+    let Some(ptxas) = fetched.and_then(|p| Ptxas::at(&p)).or_else(Ptxas::find) else { return };
+    let folder = tempfile::tempdir().unwrap();
+    let (model, out) = (folder.path().join("product.aic"), folder.path().join("out"));
+    let text =
+        "graph(%0: f16[2048,768], %1: f16[768,3072]) -> f16[2048,3072] { %2 = matmul %0 %1 return %2 }";
+    std::fs::write(&model, text).unwrap();
+    let (ok, said) =
+        aic(&["compile", model.to_str().unwrap(), "--target", "ptx:sm_90a", "-o", out.to_str().unwrap()]);
+    assert!(ok, "{said}");
+    let cubin = out.join("checked.cubin");
+    let usages = ptxas.assemble(&out.join("model.ptx"), "sm_90a", &cubin).unwrap();
+    assert!(usages.iter().all(|u| u.spilled == 0 && u.stack == 0 && u.registers <= 200), "{usages:?}");
+    let Some(code) = ptxas.disassemble(&cubin).unwrap() else { return };
+    let count = |what: &str| code.lines().filter(|l| l.contains(what)).count();
+    assert_eq!(count("HGMMA.64x256x16"), 4, "{code}");
+    // One in the loop, one behind it.
+    assert_eq!((count("WARPGROUP.ARRIVE"), count("WARPGROUP.DEPBAR")), (1, 2), "{code}");
+    assert!(
+        count("LDGSTS") > 0 && count("LDGSTS") == count("LDGSTS.E.BYPASS.128"),
+        "copies are narrow:\n{code}"
+    );
 }
 
 #[test]

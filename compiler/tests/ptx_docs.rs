@@ -14,30 +14,41 @@ use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::path::Path;
 
-const GRAPHS: [(&str, &str); 3] = [
-    ("softmax", "(%0: f32[4096,1024]) -> f32[4096,1024] { %1 = softmax %0 {axis=1} return %1 }"),
+/// Name, target and text.
+const GRAPHS: [(&str, &str, &str); 4] = [
+    ("softmax", "sm_80", "(%0: f32[4096,1024]) -> f32[4096,1024] { %1 = softmax %0 {axis=1} return %1 }"),
     (
         "layernorm",
+        "sm_80",
         "(%0: f32[4096,768], %1: f32[768], %2: f32[768]) -> f32[4096,768] {
            %3 = normalize %0 {axes=[1], epsilon=1e-5, center=true} %4 = mul %3 %1 %5 = add %4 %2 return %5 }",
     ),
     (
         "matmul_gelu",
+        "sm_80",
         "(%0: f16[2048,768], %1: f16[768,3072], %2: f16[3072]) -> f16[2048,3072] {
            %3 = matmul %0 %1 %4 = add %3 %2 %5 = activation %4 {f=gelu} return %5 }",
     ),
+    (
+        "matmul_groups",
+        "sm_90a",
+        "(%0: bf16[4096,4096], %1: bf16[4096,4096]) -> bf16[4096,4096] { %2 = matmul %0 %1 return %2 }",
+    ),
 ];
+
+/// Characters of an instruction that are shown.
+const WIDTH: usize = 160;
 
 /// The longest sequence of lines whose repetition is said instead of shown.
 const LONGEST: usize = 8;
 
-/// The one kernel of a graph for `sm_80`, named as the graph.
-fn kernel(name: &str) -> Kernel {
-    let text = GRAPHS.iter().find(|(n, _)| *n == name).unwrap().1;
-    let graph = parse_graph(&format!("graph{text}")).unwrap();
-    let mut program = pipeline::compile(graph, &Options::new(Target::sm_80())).unwrap();
+/// The one kernel of a graph, named as the graph, and its target.
+fn kernel(name: &str) -> (Kernel, Target) {
+    let (_, target, text) = GRAPHS.iter().find(|(n, ..)| *n == name).unwrap();
+    let (graph, target) = (parse_graph(&format!("graph{text}")).unwrap(), Target::named(target).unwrap());
+    let mut program = pipeline::compile(graph, &Options::new(target.clone())).unwrap();
     assert_eq!(program.kernels.len(), 1, "{name}");
-    Kernel { name: name.into(), ..program.kernels.remove(0) }
+    (Kernel { name: name.into(), ..program.kernels.remove(0) }, target)
 }
 
 /// A line of an excerpt, and what makes it equal to others: its opcode.
@@ -48,8 +59,19 @@ struct Line {
 
 /// Whether an instruction is about memory or other threads, or a jump.
 fn is_shown(opcode: &str) -> bool {
-    let shown =
-        ["ld.global", "st.global", "ld.shared", "st.shared", "cp.async", "ldmatrix", "mma", "shfl", "bar"];
+    let shown = [
+        "wgmma",
+        "fence",
+        "ld.global",
+        "st.global",
+        "ld.shared",
+        "st.shared",
+        "cp.async",
+        "ldmatrix",
+        "mma",
+        "shfl",
+        "bar",
+    ];
     shown.iter().any(|s| opcode.starts_with(s)) || opcode == "bra" || opcode == "ret"
 }
 
@@ -59,7 +81,8 @@ fn lines(ptx: &str) -> Vec<Line> {
     let threads = head.lines().find(|l| l.starts_with(".reqntid")).unwrap();
     let mut out = vec![Line { text: threads.into(), key: String::new() }];
     let mut counts: BTreeMap<&str, usize> = BTreeMap::new();
-    for statement in body.replace(":\n", ":;").split(';') {
+    let code: Vec<&str> = body.lines().filter(|l| !l.trim_start().starts_with("//")).collect();
+    for statement in code.join("\n").replace(":\n", ":;").split(';') {
         let words: Vec<&str> = statement.split_whitespace().filter(|w| !w.starts_with('@')).collect();
         let Some(opcode) = words.first() else { continue };
         let label = opcode.ends_with(':');
@@ -76,7 +99,10 @@ fn lines(ptx: &str) -> Vec<Line> {
             out.push(Line { key: text.clone(), text });
         }
         counts.clear();
-        let text = statement.split_whitespace().collect::<Vec<_>>().join(" ");
+        let mut text = statement.split_whitespace().collect::<Vec<_>>().join(" ");
+        if text.len() > WIDTH {
+            text.replace_range(WIDTH.., " ..");
+        }
         out.push(match label {
             true => Line { key: text.clone(), text },
             false => Line { key: (*opcode).into(), text: format!("        {text};") },
@@ -112,12 +138,12 @@ fn excerpt(lines: &[Line]) -> String {
 /// What belongs between the fences of a block of code with this first line, if it is one of ours.
 fn block(info: &str) -> Option<String> {
     let (kind, name) = info.strip_prefix("```")?.split_once(' ')?;
-    let kernel = kernel(name);
+    let (kernel, target) = kernel(name);
     match kind {
         "kernel" => Some(format!("{kernel}").trim_end().to_owned() + "\n"),
         "ptx" => {
-            let module = ptx::optimized(std::slice::from_ref(&kernel), &Target::sm_80()).unwrap();
-            Some(excerpt(&lines(&ptx::assemble(&module, &Target::sm_80()).unwrap())))
+            let module = ptx::optimized(std::slice::from_ref(&kernel), &target).unwrap();
+            Some(excerpt(&lines(&ptx::assemble(&module, &target).unwrap())))
         }
         _ => None,
     }
@@ -132,7 +158,7 @@ fn kernels_of_docs_are_todays() {
         writeln!(want, "{line}").unwrap();
         if let Some(text) = block(line) {
             n_blocks += 1;
-            write!(want, "{text}```\n").unwrap();
+            writeln!(want, "{text}```").unwrap();
             rest.by_ref().find(|l| *l == "```").unwrap();
         }
     }

@@ -39,6 +39,10 @@ pub struct Target {
     pub matrix: Vec<MatrixUnit>,
     /// Element types that vectors, or threads, compute with.
     pub dtypes: Vec<DType>,
+    /// Whether kernels can call a C library, which functions of `f64` are left to.
+    pub has_library: bool,
+    /// Whether matrix instructions may drop bits of their factors. A class of numerics says so, not the machine.
+    pub drops_bits: bool,
     /// Numbers that bound a kernel as a whole.
     pub limits: Limits,
 }

@@ -79,6 +79,13 @@ impl Options {
     }
 }
 
+impl Options {
+    /// The machine as this class of numerics may use it.
+    pub fn machine(&self) -> Target {
+        Target { drops_bits: self.numerics == Numerics::Fast, ..self.target.clone() }
+    }
+}
+
 /// The names of the passes of a level.
 ///
 /// # Errors
@@ -141,7 +148,7 @@ pub fn compile_with(
 /// A node can't be lowered.
 pub fn lower(graph: Graph, options: &Options) -> Result<Program> {
     runner::caught(|| {
-        let mut program = lower::lower(graph, &options.target)?;
+        let mut program = lower::lower(graph, &options.machine())?;
         memory::plan(&mut program);
         memory::check(&program)?;
         Ok(program)

@@ -74,7 +74,7 @@ impl Context {
     /// A context without limits.
     pub fn new(options: &Options) -> Context {
         Context {
-            target: options.target.clone(),
+            target: options.machine(),
             numerics: options.numerics,
             rules: options.rules.clone(),
             without: options.without.clone(),

@@ -426,7 +426,14 @@ impl Build for Code<'_, '_> {
         Ok(self.allocate(name, dtype, len))
     }
 
-    fn address(&mut self, buffer: Buffer, dtype: DType, terms: &[V<Self>], offset: i64) -> Result<Address> {
+    fn address(
+        &mut self,
+        buffer: Buffer,
+        dtype: DType,
+        terms: &[V<Self>],
+        offset: i64,
+        _divisor: i64,
+    ) -> Result<Address> {
         self.address_of(buffer, dtype, terms, offset)
     }
 

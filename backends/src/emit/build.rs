@@ -94,6 +94,16 @@ pub(crate) struct Blocks {
 /// The largest constant distance of lanes that is told apart.
 pub(crate) const MAX_STEP: i64 = 1 << 16;
 
+/// A factor in shared memory, in matrices of eight rows of 16 bytes that follow one another.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Matrices<A> {
+    pub first: A,
+    /// Bytes from matrix to matrix along the contracted axis, and along the other one.
+    pub steps: [u32; 2],
+    /// Whether rows are along the other axis.
+    pub is_transposed: bool,
+}
+
 /// The elements of an access, from an address on.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Place<R, A> {
@@ -216,14 +226,15 @@ pub(crate) trait Build: Sized {
 
     /// Memory of the function for so many elements, registers or stack.
     fn alloc(&mut self, name: &Sym, dtype: DType, len: u32, scope: Scope) -> Result<Self::Buffer>;
-    /// The element at the sum of the terms and the offset. The terms are scalar `i64`, those that change least often
-    /// first.
+    /// The element at the sum of the terms and the offset, of which it is known what it is a multiple of. The terms are
+    /// scalar `i64`, those that change least often first.
     fn address(
         &mut self,
         buffer: Self::Buffer,
         dtype: DType,
         terms: &[V<Self>],
         offset: i64,
+        divisor: i64,
     ) -> Result<Self::Address>;
     /// Elements of memory; where the mask is false they are not read, and zero.
     fn load(&mut self, dtype: DType, place: PlaceOf<Self>, mask: Option<V<Self>>) -> Result<V<Self>>;
@@ -266,6 +277,34 @@ pub(crate) trait Build: Sized {
     }
     /// `c += a * b` on fragments in registers.
     fn mma(&mut self, _: &MatrixUnit, _c: Self::Address, _a: Self::Address, _b: Self::Address) -> Result<()> {
+        bail!("a CPU has no matrix instructions")
+    }
+
+    /// Makes what this thread has written to shared memory visible to asynchronous products, after the next barrier.
+    fn publish(&mut self) -> Result<()> {
+        bail!("a CPU has no matrix instructions")
+    }
+    /// Orders accesses to accumulators before the asynchronous products that follow.
+    fn begin_products(&mut self) -> Result<()> {
+        bail!("a CPU has no matrix instructions")
+    }
+    /// Begins `c += a * b` of these extents by a warp group, of factors in shared memory.
+    fn mma_async(
+        &mut self,
+        _: &MatrixUnit,
+        _extent: [u32; 3],
+        _c: Self::Address,
+        _factors: [Matrices<Self::Address>; 2],
+    ) -> Result<()> {
+        bail!("a CPU has no matrix instructions")
+    }
+    /// Closes a group of asynchronous products.
+    fn commit_products(&mut self) -> Result<()> {
+        bail!("a CPU has no matrix instructions")
+    }
+    /// Waits until at most so many of the latest groups of products are unfinished. These are the accumulators, and how many
+    /// registers each has.
+    fn wait_products(&mut self, _pending: u32, _: &[(Self::Address, u32)]) -> Result<()> {
         bail!("a CPU has no matrix instructions")
     }
 

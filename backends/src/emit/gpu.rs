@@ -60,7 +60,10 @@ impl<B: Build> Emitter<B> {
 
     pub(super) fn mma(&mut self, m: &Mma) -> Result<()> {
         let Some(unit) = MatrixUnit::named(&m.intrinsic) else { bail!("there is no `{}`", m.intrinsic) };
-        ensure!(m.fresh.is_none() && m.token.is_none(), "`{}` is not asynchronous here", m.intrinsic);
+        ensure!(m.fresh.is_none(), "`{}` adds to what there is", m.intrinsic);
+        if m.token.is_some() {
+            return self.mma_async(m, unit);
+        }
         let mut at = |tile: &Tile| {
             let memory = self.memory(&tile.buffer)?;
             self.element(memory, &tile.first)
@@ -254,7 +257,7 @@ impl<B: Build> Emitter<B> {
 }
 
 /// The steps of a tile in memory.
-fn steps(tile: &Tile) -> Result<[&Steps; 2]> {
+pub(super) fn steps(tile: &Tile) -> Result<[&Steps; 2]> {
     match &tile.layout {
         Layout::Steps { rows, columns } => Ok([rows, columns]),
         Layout::Fragment { .. } => bail!("{tile} is in registers"),

@@ -67,7 +67,7 @@ impl<B: Build> Emitter<B> {
     pub(super) fn element(&mut self, m: Memory<B::Buffer>, index: &Dim) -> Result<B::Address> {
         let index = self.fold(index);
         let terms = self.terms(&index)?;
-        self.b.address(m.buffer, m.dtype, &terms, index.constant())
+        self.b.address(m.buffer, m.dtype, &terms, index.constant(), index.divisor())
     }
 
     fn place(&mut self, m: Memory<B::Buffer>, index: &Expr) -> Result<PlaceOf<B>> {
@@ -75,9 +75,9 @@ impl<B: Build> Emitter<B> {
             let i = self.expr(index)?;
             ensure!(i.ty.dtype == DType::I64, "an index is {}, not i64", name(i.ty));
             if i.ty.lanes == 1 {
-                return Ok(Place::One(self.b.address(m.buffer, m.dtype, &[i], 0)?));
+                return Ok(Place::One(self.b.address(m.buffer, m.dtype, &[i], 0, 1)?));
             }
-            let at = self.b.address(m.buffer, m.dtype, &[], 0)?;
+            let at = self.b.address(m.buffer, m.dtype, &[], 0, 0)?;
             return Ok(Place::Any(at, i.raw, i.ty.lanes));
         };
         check_lanes(lanes)?;

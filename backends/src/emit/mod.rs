@@ -11,6 +11,7 @@ mod gpu;
 mod index;
 mod math;
 mod memory;
+mod products;
 mod scalar;
 
 use crate::x86;
@@ -23,6 +24,7 @@ use aic_ir::target::Target;
 use aic_ir::{bail, ensure, verify};
 use build::{Binary, Build, V};
 use memory::{Memory, check_lanes};
+use products::Products;
 use std::collections::HashMap;
 
 /// Copies of statements that one kernel may be unrolled to.
@@ -53,6 +55,7 @@ struct Emitter<B: Build> {
     buffers: HashMap<Sym, Memory<B::Buffer>>,
     /// The loops around that are bound to warps and threads: variable, level, iterations.
     threads: Vec<(Sym, Level, i64)>,
+    products: Products<B::Address>,
     statements: usize,
 }
 
@@ -71,6 +74,7 @@ pub(crate) fn kernel<B: Build>(b: B, kernel: &Kernel, params: Params<B>, target:
         depth: 0,
         buffers: HashMap::new(),
         threads: Vec::new(),
+        products: Products::new(&kernel.body),
         statements: 0,
     };
     e.bind_params(kernel, &params)?;
@@ -142,8 +146,8 @@ impl<B: Build> Emitter<B> {
             Stmt::Alloc(buffer) => self.alloc(buffer),
             Stmt::Copy(copy) => self.copy_tile(copy),
             Stmt::Barrier(_) => self.b.barrier(),
-            Stmt::Commit { .. } => self.b.commit(),
-            Stmt::Wait { pending, .. } => self.b.wait(*pending),
+            Stmt::Commit { token } => self.commit(token),
+            Stmt::Wait { token, pending } => self.wait(token, *pending),
             Stmt::Shuffle { var, value, lane } => self.shuffle(var, value, lane),
             Stmt::Mma(m) => self.mma(m),
             Stmt::Call { name, args } if name == "prefetch" => self.prefetch(args),

@@ -1,9 +1,10 @@
 //! LLVM's side of the emitter: each operation as instructions and intrinsics.
 
 use super::build::{Inkwell, Raw, internal};
+use super::memory::Address;
 use super::table::{Instruction, float_predicate, instruction, int_predicate, reduction};
 use super::target::Target;
-use crate::emit::build::{Binary, Blocks, Build, Compare, PlaceOf, Unary, V, Value};
+use crate::emit::build::{Binary, Blocks, Build, Compare, Matrices, PlaceOf, Unary, V, Value};
 use aic_ir::dim::Sym;
 use aic_ir::dtype::DType;
 use aic_ir::ensure;
@@ -54,7 +55,7 @@ pub(super) struct While<'c> {
 impl<'a, 'c> Build for Code<'a, 'c> {
     type Raw = Raw<'c>;
     type Buffer = PointerValue<'c>;
-    type Address = PointerValue<'c>;
+    type Address = Address<'c>;
     type Loop = Loop<'c>;
     type If = If<'c>;
     type While = While<'c>;
@@ -336,7 +337,8 @@ impl<'a, 'c> Build for Code<'a, 'c> {
         dtype: DType,
         terms: &[V<Self>],
         offset: i64,
-    ) -> Result<PointerValue<'c>> {
+        divisor: i64,
+    ) -> Result<Address<'c>> {
         let element = self.element(dtype);
         let mut at = buffer;
         let mut sum: Option<V<Self>> = None;
@@ -349,7 +351,11 @@ impl<'a, 'c> Build for Code<'a, 'c> {
         if offset != 0 {
             at = self.b.gep(element, at, self.b.i64(offset).into()).into_pointer_value();
         }
-        Ok(at)
+        let size = dtype.size().max(1) as u32;
+        // A GPU's buffers begin at multiples of its widest access.
+        let most = self.target.launch.map_or(size, |_| self.target.vector_bytes as u32);
+        let known = (divisor.unsigned_abs() * u64::from(size)).trailing_zeros();
+        Ok(Address { at, alignment: most.min(1 << known.min(31)).max(size) })
     }
 
     fn load(&mut self, dtype: DType, place: PlaceOf<Self>, mask: Option<V<Self>>) -> Result<V<Self>> {
@@ -361,18 +367,12 @@ impl<'a, 'c> Build for Code<'a, 'c> {
         self.store_place(value.raw, value.ty, place, mask.map(|m| m.raw))
     }
 
-    fn copy(
-        &mut self,
-        dtype: DType,
-        to: PointerValue<'c>,
-        from: PointerValue<'c>,
-        bytes: V<Self>,
-    ) -> Result<()> {
+    fn copy(&mut self, dtype: DType, to: Address<'c>, from: Address<'c>, bytes: V<Self>) -> Result<()> {
         let (align, bytes) = (dtype.size() as u32, bytes.raw.into_int_value());
-        self.b.builder.build_memcpy(to, align, from, align, bytes).map_err(internal).map(drop)
+        self.b.builder.build_memcpy(to.at, align, from.at, align, bytes).map_err(internal).map(drop)
     }
 
-    fn prefetch(&mut self, at: PointerValue<'c>, locality: u8) -> Result<()> {
+    fn prefetch(&mut self, Address { at, .. }: Address<'c>, locality: u8) -> Result<()> {
         let args =
             [at.into(), self.b.i32(0).into(), self.b.i32(locality.into()).into(), self.b.i32(1).into()];
         self.b.intrinsic_void("llvm.prefetch", &[at.get_type().into()], &args)
@@ -392,12 +392,12 @@ impl<'a, 'c> Build for Code<'a, 'c> {
 
     fn copy_async(
         &mut self,
-        to: PointerValue<'c>,
-        from: PointerValue<'c>,
+        to: Address<'c>,
+        from: Address<'c>,
         bytes: u32,
         valid: Option<V<Self>>,
     ) -> Result<()> {
-        self.gpu_copy_async(to, from, bytes, valid)
+        self.gpu_copy_async(to.at, from.at, bytes, valid)
     }
 
     fn commit(&mut self) -> Result<()> {
@@ -408,18 +408,38 @@ impl<'a, 'c> Build for Code<'a, 'c> {
         self.gpu_wait(pending)
     }
 
-    fn load_matrix(&mut self, to: PointerValue<'c>, row: PointerValue<'c>, blocks: Blocks) -> Result<()> {
-        self.gpu_load_matrix(to, row, blocks)
+    fn load_matrix(&mut self, to: Address<'c>, row: Address<'c>, blocks: Blocks) -> Result<()> {
+        self.gpu_load_matrix(to.at, row.at, blocks)
     }
 
-    fn mma(
+    fn mma(&mut self, unit: &MatrixUnit, c: Address<'c>, a: Address<'c>, b: Address<'c>) -> Result<()> {
+        self.gpu_mma(unit, [c, a, b].map(|x| x.at))
+    }
+
+    fn publish(&mut self) -> Result<()> {
+        self.b.intrinsic_void("llvm.nvvm.fence.proxy.async.shared_cta", &[], &[])
+    }
+
+    fn begin_products(&mut self) -> Result<()> {
+        self.b.intrinsic_void("llvm.nvvm.wgmma.fence.sync.aligned", &[], &[])
+    }
+
+    fn mma_async(
         &mut self,
         unit: &MatrixUnit,
-        c: PointerValue<'c>,
-        a: PointerValue<'c>,
-        b: PointerValue<'c>,
+        extent: [u32; 3],
+        c: Address<'c>,
+        factors: [Matrices<Address<'c>>; 2],
     ) -> Result<()> {
-        self.gpu_mma(unit, [c, a, b])
+        self.gpu_mma_async(unit, extent, c.at, factors)
+    }
+
+    fn commit_products(&mut self) -> Result<()> {
+        self.b.intrinsic_void("llvm.nvvm.wgmma.commit_group.sync.aligned", &[], &[])
+    }
+
+    fn wait_products(&mut self, pending: u32, accumulators: &[(Address<'c>, u32)]) -> Result<()> {
+        self.gpu_wait_products(pending, accumulators)
     }
 }
 

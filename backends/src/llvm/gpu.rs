@@ -222,14 +222,31 @@ impl<'c> Code<'_, 'c> {
             |operand: Operand| unit.elements(operand.extent(extents)) * unit.dtype(operand).size() as u32 / 4;
         let mut args = Vec::new();
         for (at, ty, operand) in [(a, factor, Operand::A), (b, factor, Operand::B), (c, sum, Operand::C)] {
-            args.extend(self.take(at, ty, count(operand))?);
+            let registers = self.take(at, ty, count(operand))?;
+            match unit.dtype(operand) {
+                DType::F32 if operand != Operand::C => {
+                    args.extend(registers.into_iter().map(|r| self.rounded(r)).collect::<Result<Vec<_>>>()?)
+                }
+                _ => args.extend(registers),
+            }
         }
         let sums = self.b.intrinsic_struct(instruction(unit)?, &[], &args, count(Operand::C))?;
         self.put(c, &sums)
     }
 
+    /// A number in 32 bits as the nearest `tf32`.
+    fn rounded(&self, x: Raw<'c>) -> Result<Raw<'c>> {
+        let single = self.b.context.f32_type().into();
+        self.b.intrinsic("llvm.nvvm.f2tf32.rna", &[], &[self.b.bitcast(x, single)?], FastMathFlags::empty())
+    }
+
     /// Registers that hold a part of a fragment.
-    fn take(&self, at: PointerValue<'c>, ty: BasicTypeEnum<'c>, count: u32) -> Result<Vec<Raw<'c>>> {
+    pub(super) fn take(
+        &self,
+        at: PointerValue<'c>,
+        ty: BasicTypeEnum<'c>,
+        count: u32,
+    ) -> Result<Vec<Raw<'c>>> {
         let register = |k: u32| {
             let at = self.b.gep(ty, at, self.b.i64(k.into()).into()).into_pointer_value();
             self.b.load(ty, at, 4)
@@ -237,7 +254,7 @@ impl<'c> Code<'_, 'c> {
         (0..count).map(register).collect()
     }
 
-    fn put(&self, at: PointerValue<'c>, registers: &[Raw<'c>]) -> Result<()> {
+    pub(super) fn put(&self, at: PointerValue<'c>, registers: &[Raw<'c>]) -> Result<()> {
         for (k, r) in registers.iter().enumerate() {
             let at = self.b.gep(r.get_type(), at, self.b.i64(k as i64).into()).into_pointer_value();
             self.b.store(at, *r, 4)?;

@@ -1,7 +1,8 @@
 //! Loads and stores.
 //!
 //! Consecutive lanes are one vector access; equal ones a scalar access; loads of every second to fourth element are
-//! vector loads and shuffles; anything else is a gather or scatter. Nothing but the element's own alignment is assumed.
+//! vector loads and shuffles; anything else is a gather or scatter. Nothing but the element's own alignment is assumed, but of
+//! whole vectors on a GPU, which has wide accesses at multiples of their size only.
 
 use super::build::{Raw, internal};
 use super::code::Code;
@@ -13,7 +14,15 @@ use inkwell::IntPredicate;
 use inkwell::types::BasicTypeEnum;
 use inkwell::values::{FastMathFlags, InstructionOpcode, PointerValue};
 
-type At<'c> = Place<Raw<'c>, PointerValue<'c>>;
+/// The address of an element.
+#[derive(Clone, Copy)]
+pub(super) struct Address<'c> {
+    pub at: PointerValue<'c>,
+    /// Bytes that it is a multiple of.
+    pub alignment: u32,
+}
+
+type At<'c> = Place<Raw<'c>, Address<'c>>;
 
 impl<'c> Code<'_, 'c> {
     pub fn load_place(&self, dtype: DType, place: At<'c>, mask: Option<Raw<'c>>) -> Result<Raw<'c>> {
@@ -89,29 +98,30 @@ impl<'c> Code<'_, 'c> {
         begin: u32,
         mask: Option<Raw<'c>>,
     ) -> Result<Raw<'c>> {
-        let Some(mask) = mask else { return self.load_all(dtype, Place::Consecutive(from, n)) };
+        let of = |at| Address { at, alignment: align(dtype) };
+        let Some(mask) = mask else { return self.load_all(dtype, Place::Consecutive(of(from), n)) };
         let none = self.b.splat(self.b.i1(false).into(), n)?;
         let wanted: Vec<u32> = (begin..begin + n)
             .map(|at| if at % step == 0 && at / step < n { at / step } else { n })
             .collect();
         let mask = self.b.shuffle(mask, none, &wanted)?;
-        self.load_masked(dtype, Place::Consecutive(from, n), mask)
+        self.load_masked(dtype, Place::Consecutive(of(from), n), mask)
     }
 
     fn load_all(&self, dtype: DType, place: At<'c>) -> Result<Raw<'c>> {
         let element = self.element(dtype);
         match place {
-            Place::One(at) => self.b.load(element, at, align(dtype)),
+            Place::One(from) => self.b.load(element, from.at, align(dtype)),
             Place::Same(at, n) => {
-                let one = self.b.load(element, at, align(dtype))?;
+                let one = self.b.load(element, at.at, align(dtype))?;
                 self.b.splat(one, n)
             }
-            Place::Consecutive(at, n) => self.b.load(self.b.lanes_of(element, n), at, align(dtype)),
+            Place::Consecutive(from, n) => self.b.load(self.b.lanes_of(element, n), from.at, from.alignment),
             Place::Reversed(at, n) => {
-                let forward = self.b.load(self.b.lanes_of(element, n), at, align(dtype))?;
+                let forward = self.b.load(self.b.lanes_of(element, n), at.at, at.alignment)?;
                 self.b.reverse(forward)
             }
-            Place::Spread(at, n, step @ 2..=4) => self.load_spread(dtype, at, (n, step as u32), None),
+            Place::Spread(from, n, step @ 2..=4) => self.load_spread(dtype, from.at, (n, step as u32), None),
             Place::Spread(_, n, _) | Place::Any(_, _, n) => {
                 let all = self.b.splat(self.b.i1(true).into(), n)?;
                 self.load_masked(dtype, place, all)
@@ -124,10 +134,10 @@ impl<'c> Code<'_, 'c> {
         let ty = self.b.lanes_of(element, place.lanes());
         let zero = ty.const_zero();
         match place {
-            Place::One(at) => self.load_if(element, at, mask, align(dtype)),
+            Place::One(from) => self.load_if(element, from.at, mask, align(dtype)),
             Place::Same(at, n) => {
                 let any = self.reduce("llvm.vector.reduce.or", mask, FastMathFlags::empty())?;
-                let one = self.load_if(element, at, any, align(dtype))?;
+                let one = self.load_if(element, at.at, any, align(dtype))?;
                 let all = self.b.splat(one, n)?;
                 self.b.select(mask, all, zero)
             }
@@ -136,15 +146,19 @@ impl<'c> Code<'_, 'c> {
                 let forward = self.load_masked(dtype, Place::Consecutive(at, n), mask)?;
                 self.b.reverse(forward)
             }
-            Place::Spread(at, n, step @ 2..=4) => self.load_spread(dtype, at, (n, step as u32), Some(mask)),
-            Place::Spread(at, n, step) => self.gather(dtype, self.strided(dtype, at, step, n)?, ty, mask),
-            Place::Consecutive(at, _) => {
+            Place::Spread(from, n, step @ 2..=4) => {
+                self.load_spread(dtype, from.at, (n, step as u32), Some(mask))
+            }
+            Place::Spread(from, n, step) => {
+                self.gather(dtype, self.strided(dtype, from.at, step, n)?, ty, mask)
+            }
+            Place::Consecutive(Address { at, alignment }, _) => {
                 let overloads = [ty, at.get_type().into()];
                 let args = [at.into(), mask, zero];
-                let v = self.b.aligned_intrinsic("llvm.masked.load", &overloads, &args, 0, align(dtype))?;
+                let v = self.b.aligned_intrinsic("llvm.masked.load", &overloads, &args, 0, alignment)?;
                 v.ok_or_else(|| internal("a load has no result"))
             }
-            Place::Any(at, index, _) => self.gather(dtype, self.b.gep(element, at, index), ty, mask),
+            Place::Any(from, index, _) => self.gather(dtype, self.b.gep(element, from.at, index), ty, mask),
         }
     }
 
@@ -176,15 +190,16 @@ impl<'c> Code<'_, 'c> {
 
     fn store_all(&self, dtype: DType, place: At<'c>, raw: Raw<'c>) -> Result<()> {
         match place {
-            Place::One(at) | Place::Consecutive(at, _) => self.b.store(at, raw, align(dtype)),
+            Place::One(to) => self.b.store(to.at, raw, align(dtype)),
+            Place::Consecutive(to, _) => self.b.store(to.at, raw, to.alignment),
             // The last lane is written last.
             Place::Same(at, n) => {
                 let last = self.b.extract(raw, n - 1)?;
-                self.b.store(at, last, align(dtype))
+                self.b.store(at.at, last, align(dtype))
             }
             Place::Reversed(at, _) => {
                 let reversed = self.b.reverse(raw)?;
-                self.b.store(at, reversed, align(dtype))
+                self.b.store(at.at, reversed, at.alignment)
             }
             Place::Spread(_, n, _) | Place::Any(_, _, n) => {
                 let all = self.b.splat(self.b.i1(true).into(), n)?;
@@ -199,7 +214,7 @@ impl<'c> Code<'_, 'c> {
                 let (then, end) = (self.append("store"), self.append("stored"));
                 self.b.branch(mask.into_int_value(), then, end)?;
                 self.b.builder.position_at_end(then);
-                self.b.store(at, raw, align(dtype))?;
+                self.b.store(at.at, raw, align(dtype))?;
                 self.b.jump(end)?;
                 self.b.builder.position_at_end(end);
                 Ok(())
@@ -209,21 +224,21 @@ impl<'c> Code<'_, 'c> {
                 self.store_masked(dtype, Place::Consecutive(at, n), raw, mask)
             }
             Place::Spread(at, n, step) => {
-                let at = self.strided(dtype, at, step, n)?;
+                let at = self.strided(dtype, at.at, step, n)?;
                 self.scatter(dtype, at, raw, mask)
             }
-            Place::Consecutive(at, _) => {
+            Place::Consecutive(Address { at, alignment }, _) => {
                 let overloads = [raw.get_type(), at.get_type().into()];
                 let args = [raw, at.into(), mask];
-                self.b.aligned_intrinsic("llvm.masked.store", &overloads, &args, 1, align(dtype)).map(drop)
+                self.b.aligned_intrinsic("llvm.masked.store", &overloads, &args, 1, alignment).map(drop)
             }
             Place::Same(at, n) => {
                 let zeros = self.b.splat(self.b.i64(0).into(), n)?;
-                let at = self.b.gep(self.element(dtype), at, zeros);
+                let at = self.b.gep(self.element(dtype), at.at, zeros);
                 self.scatter(dtype, at, raw, mask)
             }
             Place::Any(at, index, _) => {
-                let at = self.b.gep(self.element(dtype), at, index);
+                let at = self.b.gep(self.element(dtype), at.at, index);
                 self.scatter(dtype, at, raw, mask)
             }
         }

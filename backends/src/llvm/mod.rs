@@ -8,6 +8,7 @@ mod build;
 mod code;
 mod features;
 mod gpu;
+mod groups;
 pub(crate) mod host;
 mod kernel;
 mod memory;

@@ -132,6 +132,8 @@ fn gpu(card: &Card) -> Target {
             DType::U64,
             DType::Bool,
         ],
+        has_library: false,
+        drops_bits: false,
         limits: Limits { threads: 1024, warp: 32, registers: 65536, ..Limits::default() },
     }
 }

@@ -47,6 +47,8 @@ impl Target {
             moves: moves(),
             matrix: cube_units(),
             dtypes: vec![DType::F32, DType::F16, DType::I16, DType::I32],
+            has_library: true,
+            drops_bits: false,
             limits: Limits { queue_buffers: 8, buffers: 64, code_bytes: 32 << 10, ..Limits::default() },
         }
     }

@@ -75,6 +75,8 @@ impl Target {
                 DType::U64,
                 DType::Bool,
             ],
+            has_library: true,
+            drops_bits: false,
             limits: Limits::default(),
         }
     }

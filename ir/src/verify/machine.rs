@@ -19,6 +19,7 @@ use std::collections::BTreeMap;
 ///   is bounded; the threads of a block, and their registers, are not more than its limit. A loop over warps is around
 ///   one over the threads of a warp. No vector loop is left.
 /// - *Vectors.* Vectors are computed with in types that the target computes with.
+/// - *Functions.* Those of `f64` that are left to a C library are called only where there is one.
 /// - *Barriers and shuffles.* They are about memory that the target has, and among threads of a warp.
 /// - *Copies.* An asynchronous copy, and one that expressions couldn't make, is one of the target's: of its sizes,
 ///   conversions, and with rows or blocks that begin at multiples of its alignment.
@@ -35,6 +36,13 @@ pub fn machine(k: &Kernel, target: &Target) -> Vec<String> {
     };
     c.kernel(k);
     c.found
+}
+
+/// Functions of `f64` that are left to a C library, for huge operands at least.
+fn of_library(f: ScalarFn) -> bool {
+    use ScalarFn::*;
+    let is_circular = matches!(f, Sin | Cos | Tan | Asin | Acos | Atan);
+    is_circular || matches!(f, Sinh | Cosh | Asinh | Acosh | Atanh | Erf | Pow | Rem | Mod)
 }
 
 struct Checker<'a> {
@@ -284,6 +292,11 @@ impl<'a> Checker<'a> {
                 for a in args {
                     self.expr(a);
                     let ty = a.ty(&|name| self.buffer(name).map(|b| b.dtype));
+                    if ty.is_some_and(|t| t.dtype == DType::F64) && !self.target.has_library {
+                        let name = &self.target.name;
+                        let is_there = !of_library(*f);
+                        self.check(is_there, format_args!("{name} has no `{}` of f64", f.keyword()));
+                    }
                     let is_moved = *f == ScalarFn::Select;
                     if let Some(ty) = ty.filter(|t| t.lanes > 1 && t.dtype != DType::Bool && !is_moved) {
                         let name = &self.target.name;

@@ -6,6 +6,7 @@
 
 mod fragments;
 pub mod gpu;
+mod groups;
 pub mod implicit;
 pub mod npu;
 mod pack;

@@ -6,6 +6,7 @@
 use std::process::ExitCode;
 
 mod demo;
+mod gpu;
 mod model;
 mod process;
 mod setup;
@@ -17,6 +18,7 @@ usage: cargo xtask COMMAND
   setup   install LLVM 22 if it is missing, and fetch NVIDIA's assembler for the tests of PTX
   demo    set up, build, compile a trained digit classifier and run it on ten pictures;
           with --without-llvm by an aic that was built without LLVM
+  gpu     make a folder of compiled kernels that a machine with a GPU and PyTorch checks and times (tools/gpu.py)
   test    set up, then every check: formatting, lints, unit, golden, differential and conformance tests
 ";
 
@@ -29,6 +31,7 @@ fn main() -> ExitCode {
     let result = match args[..] {
         ["setup"] => setup::llvm().and_then(|()| setup::ptx()).map(|()| true),
         ["demo"] => demo::demo(true),
+        ["gpu"] => gpu::gpu().map(|()| true),
         ["demo", "--without-llvm"] => demo::demo(false),
         ["test"] => test::test(),
         ["help" | "-h" | "--help"] => {

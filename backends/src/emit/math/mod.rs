@@ -10,6 +10,7 @@
 //! Only additions and multiplications follow each other, fused where the machine can; the constants are such that
 //! the results hold without fusing, too.
 
+mod far;
 pub mod wide;
 
 use super::build::{Binary, Build, Compare, V};

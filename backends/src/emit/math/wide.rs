@@ -1,12 +1,12 @@
 //! Functions of `f32` that are computed in `f64`, where short formulas lose nothing that shows after rounding; and the
 //! sine and cosine of `f64`.
 //!
-//! Operands whose results would need more digits than `f64` has, as the sines of huge numbers, are left to the C library:
-//! a branch that is taken only if a vector has such a lane.
+//! Operands whose results need more digits than `f64` has, as the sines of huge numbers, are in a branch that is taken only if
+//! a vector has such a lane ([`far`]); of `f64` itself it is the C library's.
 
 use super::super::build::{Binary, Build, Compare, Place, Unary, V};
 use super::super::scalar::libm;
-use super::{exp, log, polynomial};
+use super::{exp, far, log, polynomial};
 use aic_ir::dim::Sym;
 use aic_ir::dtype::DType;
 use aic_ir::error::Result;
@@ -72,43 +72,48 @@ pub fn call<B: Build>(b: &mut B, f: ScalarFn, x: &[V<B>]) -> Result<Option<V<B>>
     }
     let wide = x.iter().map(|x| b.convert(*x, DType::F64)).collect::<Result<Vec<V<B>>>>()?;
     let a = wide[0];
-    let (y, rare) = match f {
+    let y = match f {
         ScalarFn::Sin | ScalarFn::Cos | ScalarFn::Tan => {
             let (size, limit) = (b.abs(a)?, b.float(a.ty, LARGEST_ANGLE)?);
-            (angle(b, f, a)?, Some(b.compare(Compare::Gt, size, limit)?))
+            let (y, rare) = (angle(b, f, a)?, b.compare(Compare::Gt, size, limit)?);
+            rarely(b, rare, y, |b| match x[0].ty.dtype {
+                DType::F32 => far::angle(b, f, a),
+                _ => libm(b, f, x),
+            })?
         }
         ScalarFn::Rem => {
             let (y, rare) = remainder(b, a, wide[1])?;
-            (y, Some(rare))
+            rarely(b, rare, y, |b| far::remainder(b, a, wide[1]))?
         }
-        ScalarFn::Pow => (pow(b, a, wide[1])?, None),
-        ScalarFn::Atan => (atan(b, a)?, None),
-        ScalarFn::Asin => (asin(b, a)?, None),
-        ScalarFn::Acos => (acos(b, a)?, None),
-        ScalarFn::Sinh => (sinh(b, a)?, None),
-        ScalarFn::Cosh => (cosh(b, a)?, None),
-        ScalarFn::Asinh => (asinh(b, a)?, None),
-        ScalarFn::Acosh => (acosh(b, a)?, None),
-        ScalarFn::Atanh => (atanh(b, a)?, None),
+        ScalarFn::Pow => pow(b, a, wide[1])?,
+        ScalarFn::Atan => atan(b, a)?,
+        ScalarFn::Asin => asin(b, a)?,
+        ScalarFn::Acos => acos(b, a)?,
+        ScalarFn::Sinh => sinh(b, a)?,
+        ScalarFn::Cosh => cosh(b, a)?,
+        ScalarFn::Asinh => asinh(b, a)?,
+        ScalarFn::Acosh => acosh(b, a)?,
+        ScalarFn::Atanh => atanh(b, a)?,
         _ => return Ok(None),
     };
-    let y = b.convert(y, x[0].ty.dtype)?;
-    match rare {
-        Some(rare) => rarely(b, f, x, rare, y).map(Some),
-        None => Ok(Some(y)),
-    }
+    b.convert(y, x[0].ty.dtype).map(Some)
 }
 
-/// `y`, but what the C library gives in the lanes that are rare.
-fn rarely<B: Build>(b: &mut B, f: ScalarFn, x: &[V<B>], rare: V<B>, y: V<B>) -> Result<V<B>> {
+/// `y`, but what `slow` gives in the lanes that are rare.
+fn rarely<B: Build>(
+    b: &mut B,
+    rare: V<B>,
+    y: V<B>,
+    slow: impl FnOnce(&mut B) -> Result<V<B>>,
+) -> Result<V<B>> {
     let lanes = y.ty.lanes;
     let any = if lanes == 1 { rare } else { b.horizontal(Binary::Or, rare)? };
     let buffer = b.alloc(&Sym::new("rare"), y.ty.dtype, lanes, Scope::Register)?;
-    let at = b.address(buffer, y.ty.dtype, &[], 0)?;
+    let at = b.address(buffer, y.ty.dtype, &[], 0, 0)?;
     let place = || if lanes == 1 { Place::One(at) } else { Place::Consecutive(at, lanes) };
     b.store(y, place(), None)?;
     let mut branch = b.if_begin(any)?;
-    let slow = libm(b, f, x)?;
+    let slow = slow(b)?;
     let both = b.select(rare, slow, y)?;
     b.store(both, place(), None)?;
     b.if_else(&mut branch)?;
@@ -127,7 +132,24 @@ fn angle<B: Build>(b: &mut B, f: ScalarFn, x: V<B>) -> Result<V<B>> {
         let part = b.float(x.ty, -part)?;
         r = b.muladd(n, part, r)?;
     }
-    let (one, half) = (b.float(x.ty, 1.0)?, b.float(x.ty, -0.5)?);
+    let bits = b.bits(shifted, DType::I64)?;
+    let zero = b.int(bits.ty, super::F64.rounder.1)?;
+    let quadrant = b.sub(bits, zero)?;
+    let y = of_rest(b, f, r, quadrant)?;
+    match f {
+        ScalarFn::Cos => Ok(y),
+        // The sign of a zero.
+        _ => {
+            let zero = b.float(x.ty, 0.0)?;
+            let is_zero = b.compare(Compare::Eq, x, zero)?;
+            b.select(is_zero, x, y)
+        }
+    }
+}
+
+/// Sine, cosine or tangent of an angle of at most half a right one after a number of right ones, `i64`.
+pub(super) fn of_rest<B: Build>(b: &mut B, f: ScalarFn, r: V<B>, mut quadrant: V<B>) -> Result<V<B>> {
+    let (one, half) = (b.float(r.ty, 1.0)?, b.float(r.ty, -0.5)?);
     let square = b.mul(r, r)?;
     let (cube, fourth) = (b.mul(square, r)?, b.mul(square, square)?);
     let tail = polynomial(b, SIN, square)?;
@@ -136,11 +158,8 @@ fn angle<B: Build>(b: &mut B, f: ScalarFn, x: V<B>) -> Result<V<B>> {
     let cos = b.muladd(square, half, one)?;
     let cos = b.muladd(fourth, tail, cos)?;
 
-    let bits = b.bits(shifted, DType::I64)?;
-    let zero = b.int(bits.ty, super::F64.rounder.1)?;
-    let mut quadrant = b.sub(bits, zero)?;
     if f == ScalarFn::Cos {
-        let one = b.int(bits.ty, 1)?;
+        let one = b.int(quadrant.ty, 1)?;
         quadrant = b.add(quadrant, one)?;
     }
     let is_odd = has_bit(b, quadrant, 1)?;
@@ -152,16 +171,7 @@ fn angle<B: Build>(b: &mut B, f: ScalarFn, x: V<B>) -> Result<V<B>> {
         _ => (b.select(is_odd, cos, sin)?, has_bit(b, quadrant, 2)?),
     };
     let negated = b.neg(y)?;
-    let y = b.select(minus, negated, y)?;
-    match f {
-        ScalarFn::Cos => Ok(y),
-        // The sign of a zero.
-        _ => {
-            let zero = b.float(x.ty, 0.0)?;
-            let is_zero = b.compare(Compare::Eq, x, zero)?;
-            b.select(is_zero, x, y)
-        }
-    }
+    b.select(minus, negated, y)
 }
 
 fn has_bit<B: Build>(b: &mut B, x: V<B>, bit: i64) -> Result<V<B>> {

@@ -8,17 +8,18 @@ use super::super::Frame;
 use super::super::emit::{Emitter, lane};
 use super::super::nest::Nest;
 use super::super::reduce::{finish, read};
-use super::fragments::{Fragments, Held};
-use super::implicit;
+use super::fragments::{Fragments, Held, Pair};
 use super::product::{Matrix, Product, clip, product};
+use super::sides::Grid;
+use super::{groups, implicit};
 use aic_ir::dim::{Dim, Sym};
 use aic_ir::kernel::{Buffer, Copy, Expr, Level, LoopKind, Scope, Stmt, Tile};
 use aic_ir::scalar::ScalarFn;
 use aic_ir::schedule::{self, Class, Place, Schedule};
-use aic_ir::target::Target;
-use std::collections::HashMap;
+use aic_ir::target::{MatrixUnit, Target};
 
-/// Bytes between the rows of a tile in shared memory, so that rows begin in other banks.
+/// Bytes between the rows of a tile in shared memory, so that rows begin in other banks; twice as many for elements of four
+/// bytes that are read down a column.
 const PADDING: i64 = 16;
 
 /// Tiles of blocks and of warps, the largest first.
@@ -43,7 +44,7 @@ pub fn candidates(nest: &Nest, target: &Target) -> Vec<Schedule> {
     all.map(of).filter(|s| fits(nest, s, target)).collect()
 }
 
-fn fits(nest: &Nest, s: &Schedule, target: &Target) -> bool {
+pub(super) fn fits(nest: &Nest, s: &Schedule, target: &Target) -> bool {
     aic_ir::verify::machine(&super::super::apply("", nest, s), target).is_empty()
 }
 
@@ -62,25 +63,23 @@ pub fn cost(nest: &Nest, s: &Schedule, target: &Target) -> f64 {
     rounds * k * work.max(bytes / bandwidth)
 }
 
-/// The schedule of least predicted time.
+/// The schedule of least predicted time; one of warp groups, if there is any.
 pub fn choose(nest: &Nest, target: &Target) -> Option<Schedule> {
-    let all = candidates(nest, target);
-    all.into_iter().min_by(|a, b| cost(nest, a, target).total_cmp(&cost(nest, b, target)))
+    let by_groups = groups::choose(nest, target);
+    let by_warps = || candidates(nest, target).into_iter();
+    by_groups.or_else(|| by_warps().min_by(|a, b| cost(nest, a, target).total_cmp(&cost(nest, b, target))))
 }
 
 /// The statements of the kernel.
 pub fn body(nest: &Nest, s: &Schedule, frame: &mut Frame) -> Vec<Stmt> {
     let Some(product) = product(nest) else { return implicit::body(nest, s, frame) };
+    if MatrixUnit::named(&s.unit).is_some_and(|u| u.is_async) {
+        return groups::body(&product, s, frame);
+    }
     let (Some(fragments), Some(block)) = (Fragments::new(s), s.tile(Place::Block)) else { return Vec::new() };
-    // A loop of one iteration is left out.
-    let index = |name: &str, extent: &Dim| if extent.is(1) { 0.into() } else { Dim::named(name) };
     let [m, n, _] = block.extent;
-    let grid = [product.tiles(1, n), product.tiles(0, m), product.n_batch()];
-    let m0 = index("bm", &grid[1]) * i64::from(m).into();
-    let n0 = index("bn", &grid[0]) * i64::from(n).into();
-    let batch: HashMap<Sym, Dim> = product.batch_at(&index("bz", &grid[2])).into_iter().collect();
-    let threads = fragments.n_warps() * 32;
-    let g = Gpu { p: &product, fragments, block, threads, grid, origin: [m0, n0], batch };
+    let (threads, grid) = (fragments.n_warps() * 32, product.grid([m, n]));
+    let g = Gpu { p: &product, fragments, block, threads, grid };
     let factors = [(&product.a, 0, "ta"), (&product.b, 1, "tb")].map(|(m, own, name)| g.shared(m, own, name));
     // Without asynchronous copies there is nothing to be ahead of.
     let buffers = if factors.iter().any(|s| s.is_async) { block.buffers } else { 1 };
@@ -94,12 +93,7 @@ struct Gpu<'a> {
     block: schedule::Tile,
     /// Threads of a block.
     threads: i64,
-    /// Blocks along x, y and z.
-    grid: [Dim; 3],
-    /// The first row and column of a block's tile.
-    origin: [Dim; 2],
-    /// What the other axes are.
-    batch: HashMap<Sym, Dim>,
+    grid: Grid,
 }
 
 /// A factor's tile in shared memory.
@@ -136,10 +130,7 @@ impl Gpu<'_> {
         );
         let n_warps = self.fragments.n_warps().into();
         body.push(Stmt::loop_of(&Sym::new("warp"), n_warps, bound(Level::Warp), vec![lanes]));
-        let levels = ["bn", "bm", "bz"].into_iter().zip(&self.grid).zip(0..);
-        levels.filter(|((_, extent), _)| !extent.is(1)).fold(body, |body, ((var, extent), axis)| {
-            vec![Stmt::loop_of(&Sym::new(var), extent.clone(), bound(Level::Block(axis)), body)]
-        })
+        self.grid.blocks(body)
     }
 
     fn alloc(&self, s: &Shared) -> Stmt {
@@ -162,7 +153,8 @@ impl Gpu<'_> {
         };
         let bytes = [16, 8, 4].into_iter().find(fits);
         let chunk = bytes.unwrap_or(size) / size;
-        let row = extent[1] + PADDING / size;
+        let padding = if matrix.rows_are_k && size == 4 { 2 * PADDING } else { PADDING };
+        let row = extent[1] + padding / size;
         let is_async = bytes.is_some() && self.block.buffers > 1;
         Shared { matrix, buffer: Sym::new(name), axes, extent, row, chunk, is_async }
     }
@@ -225,7 +217,7 @@ impl Gpu<'_> {
         let (row, column) = (self.fragments.ranges.simplify(&row), self.fragments.ranges.simplify(&column));
         let origin = |axis: usize| match axis {
             2 => step.clone() * i64::from(self.block.extent[2]).into(),
-            _ => self.origin[axis].clone(),
+            _ => self.grid.origin[axis].clone(),
         };
         let at = [origin(s.axes[0]) + row.clone(), origin(s.axes[1]) + column.clone()];
         let rest = |k: usize| self.p.rest(s.axes[k], self.block.extent[s.axes[k]], &at[k]);
@@ -233,7 +225,7 @@ impl Gpu<'_> {
             (None, None) => None,
             (rows, columns) => Some([clip(1, rows), clip(s.chunk, columns)]),
         };
-        let base = s.matrix.base.subst(&|x| self.batch.get(x).cloned());
+        let base = s.matrix.base.subst(&|x| self.grid.batch.get(x).cloned());
         let input = &self.p.nest.inputs[s.matrix.input].name;
         let [y, x] = at;
         let src = Tile::rows(input, base + y * s.matrix.row.clone() + x, 0);
@@ -268,25 +260,34 @@ impl Gpu<'_> {
 
     /// What is stored: two neighbours in a row at a time, as a thread holds them.
     fn epilogue(&self, frame: &mut Frame) -> Vec<Stmt> {
-        let nest = self.p.nest;
-        let [m, n, _] = &self.p.axes;
-        self.fragments.pairs(|pair| {
-            let [row, column] = [0, 1].map(|k| self.origin[k].clone() + pair.at[k].clone());
-            let mut axes = self.batch.clone();
-            axes.extend([(m.var.clone(), row.clone()), (n.var.clone(), column + Dim::sym(&lane()))]);
-            let mut e = Emitter::new(nest, axes, 2, frame);
-            let masked = self.p.rest(1, self.block.extent[1], &0.into()).is_some();
-            let mask = masked.then(|| e.tail(&n.dim(), &n.extent));
-            let acc = e.bind(read(&Sym::new("acc"), pair.own.clone(), 2, nest.acc));
-            let mut body = e.take_lets();
-            body.extend(finish(&mut e, nest, acc, mask.as_ref()));
-            if self.p.rest(0, self.block.extent[0], &0.into()).is_some() {
-                let cond = Expr::Call(ScalarFn::Lt, vec![Expr::Index(row), Expr::Index(m.extent.clone())]);
-                body = vec![Stmt::If { cond, then: body, other: Vec::new() }];
-            }
-            body
-        })
+        let block = self.block.extent.map(i64::from);
+        self.fragments.pairs(|pair| store_pair(self.p, block, &self.grid, pair, frame))
     }
+}
+
+/// Stores what a thread holds of a pair of neighbours in a row of a block's tile.
+pub(super) fn store_pair(
+    p: &Product,
+    block: [i64; 3],
+    grid: &Grid,
+    pair: &Pair,
+    frame: &mut Frame,
+) -> Vec<Stmt> {
+    let (nest, [m, n, _]) = (p.nest, &p.axes);
+    let [row, column] = [0, 1].map(|k| grid.origin[k].clone() + pair.at[k].clone());
+    let mut axes = grid.batch.clone();
+    axes.extend([(m.var.clone(), row.clone()), (n.var.clone(), column + Dim::sym(&lane()))]);
+    let mut e = Emitter::new(nest, axes, 2, frame);
+    let is_partial = |axis: usize| !p.axes[axis].extent.is_multiple(block[axis]);
+    let mask = is_partial(1).then(|| e.tail(&n.dim(), &n.extent));
+    let acc = e.bind(read(&Sym::new("acc"), pair.own.clone(), 2, nest.acc));
+    let mut body = e.take_lets();
+    body.extend(finish(&mut e, nest, acc, mask.as_ref()));
+    if is_partial(0) {
+        let cond = Expr::Call(ScalarFn::Lt, vec![Expr::Index(row), Expr::Index(m.extent.clone())]);
+        body = vec![Stmt::If { cond, then: body, other: Vec::new() }];
+    }
+    body
 }
 
 fn bound(level: Level) -> LoopKind {

@@ -22,12 +22,12 @@ use aic_ir::verify;
 const TILES: [([u32; 2], [u32; 2]); 4] =
     [([128, 128], [64, 32]), ([64, 128], [32, 32]), ([64, 64], [32, 16]), ([32, 32], [16, 8])];
 
-/// Elements of 16 bits between the rows of a tile in shared memory: rows begin in other banks, at multiples of 16
+/// Elements between the rows of a tile in shared memory: rows begin in other banks, those of 16 bits at multiples of 16
 /// bytes.
 const PADDING: i64 = 8;
 
-/// The largest tile of which there is one for each multiprocessor, or the smallest one, if the factors' elements are of
-/// 16 bits.
+/// The largest tile of which there is one for each multiprocessor, or the smallest one, if there is a matrix instruction for
+/// the factors' elements.
 pub fn choose(nest: &Nest, target: &Target) -> Option<Schedule> {
     let s = sides(nest)?;
     let unit = unit(nest, &s, target).filter(|_| s.is_worth_tiles())?;
@@ -42,14 +42,20 @@ pub fn choose(nest: &Nest, target: &Target) -> Option<Schedule> {
     })
 }
 
-/// The matrix instruction for the factors as they are before they are converted.
+/// The matrix instruction for the factors as they are before they are converted, or of `f32` where bits of these may be
+/// dropped.
 fn unit<'t>(nest: &Nest, s: &Sides, target: &'t Target) -> Option<&'t MatrixUnit> {
-    let [a, b] = s.factors.map(|f| stored(nest, f).map(|(_, dtype)| dtype));
-    let types = [(Operand::C, nest.acc), (Operand::A, a?), (Operand::B, b?)];
+    let narrow = s.factors.map(|f| stored(nest, f).map(|(_, dtype)| dtype));
+    let [a, b] = match narrow {
+        [Some(a), Some(b)] => [a, b],
+        _ if target.drops_bits => [nest.acc; 2],
+        _ => return None,
+    };
+    let types = [(Operand::C, nest.acc), (Operand::A, a), (Operand::B, b)];
     target.matrix.iter().find(|u| !u.is_async && types.iter().all(|(operand, t)| u.dtype(*operand) == *t))
 }
 
-/// A factor before it is converted to the type of the sum, and its type of 16 bits.
+/// A factor before it is converted to the type of the sum, and its type of 8 or 16 bits.
 pub fn stored<'a>(nest: &Nest, f: &'a Flat) -> Option<(&'a Flat, DType)> {
     let Flat::Cast(_, e) = f else { return None };
     let mut dtype = None;
@@ -57,7 +63,7 @@ pub fn stored<'a>(nest: &Nest, f: &'a Flat) -> Option<(&'a Flat, DType)> {
         let Flat::Load { input, .. } = load else { continue };
         dtype = dtype.or(Some(nest.inputs[*input].dtype)).filter(|t| *t == nest.inputs[*input].dtype);
     }
-    let dtype = dtype.filter(|t| matches!(t, DType::F16 | DType::BF16))?;
+    let dtype = dtype.filter(|t| matches!(t, DType::F16 | DType::BF16 | DType::I8))?;
     is_of(e, dtype).then_some((&**e, dtype))
 }
 
@@ -76,8 +82,10 @@ fn is_of(e: &Flat, dtype: DType) -> bool {
 /// The statements of the kernel.
 pub fn body(nest: &Nest, s: &Schedule, frame: &mut Frame) -> Vec<Stmt> {
     let (Some(sides), Some(fragments)) = (sides(nest), Fragments::new(s)) else { return Vec::new() };
-    let [Some(a), Some(b)] = sides.factors.map(|f| stored(nest, f)) else { return Vec::new() };
-    let factors = [a, b].map(|(value, dtype)| Factor { value, dtype, padding: PADDING });
+    let dtype = fragments.unit.dtype(Operand::A);
+    let before = |f| if dtype == nest.acc { Some(f) } else { stored(nest, f).map(|(value, _)| value) };
+    let [Some(a), Some(b)] = sides.factors.map(before) else { return Vec::new() };
+    let factors = [a, b].map(|value| Factor { value, dtype, padding: PADDING });
     let block = fragments.block;
     let grid = sides.grid([block[0], block[1]]);
     let threads = fragments.n_warps() * 32;

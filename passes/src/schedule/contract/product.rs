@@ -2,6 +2,7 @@
 //! for each point of the other axes.
 
 use super::super::nest::{Flat, Nest};
+use super::sides::Grid;
 use aic_ir::compute::{Axis, ReduceOp};
 use aic_ir::dim::{Dim, Sym};
 use aic_ir::dtype::DType;
@@ -86,11 +87,12 @@ fn matrix(nest: &Nest, f: &Flat, own: &Axis, k: &Axis) -> Option<Matrix> {
 }
 
 impl Product<'_> {
-    /// The matrix instruction for its types that uses all their bits, of those that are, or are not, asynchronous.
+    /// The matrix instruction for its types, of those that are, or are not, asynchronous; it uses all bits of the factors if
+    /// it has to.
     pub fn unit<'t>(&self, target: &'t Target, is_async: bool) -> Option<&'t MatrixUnit> {
         let types = [(Operand::C, self.nest.acc), (Operand::A, self.a.dtype), (Operand::B, self.b.dtype)];
         let fits = |u: &&MatrixUnit| {
-            let is_exact = self.a.dtype != DType::F32 || u.precision >= 24;
+            let is_exact = target.drops_bits || self.a.dtype != DType::F32 || u.precision >= 24;
             u.is_async == is_async
                 && is_exact
                 && types.iter().all(|(operand, dtype)| u.dtype(*operand) == *dtype)
@@ -113,6 +115,12 @@ impl Product<'_> {
     /// Points of the axes other than `m`, `n` and `k`.
     pub fn n_batch(&self) -> Dim {
         self.batch.iter().fold(1.into(), |n, a| n * a.extent.clone())
+    }
+
+    /// A GPU's blocks with tiles of so many rows and columns.
+    pub fn grid(&self, [m, n]: [u32; 2]) -> Grid {
+        let extents = [self.tiles(1, n), self.tiles(0, m), self.n_batch()];
+        Grid::new(extents, [m, n].map(i64::from), |index| self.batch_at(index).into_iter().collect())
     }
 
     /// Tiles along an axis.

@@ -101,12 +101,8 @@ impl Sides<'_> {
 
     /// A GPU's blocks with tiles of so many rows and columns.
     pub fn grid(&self, tile: [i64; 2]) -> Grid {
-        let index = |name: &str, extent: &Dim| if extent.is(1) { 0.into() } else { Dim::named(name) };
         let [rows, columns] = [0, 1].map(|side| self.extent(side).ceil_div(&tile[side].into()));
-        let n_batch = points(&self.batch);
-        let origin = [index("bm", &rows) * tile[0].into(), index("bn", &columns) * tile[1].into()];
-        let batch = at(&self.batch, &index("bz", &n_batch));
-        Grid { extents: [columns, rows, n_batch], origin, batch }
+        Grid::new([columns, rows, points(&self.batch)], tile, |index| at(&self.batch, index))
     }
 }
 
@@ -120,6 +116,16 @@ pub(super) struct Grid {
 }
 
 impl Grid {
+    /// So many blocks along x, y and z, with tiles of so many rows and columns. `batch` says what the axes of the batch are.
+    pub fn new(extents: [Dim; 3], tile: [i64; 2], batch: impl FnOnce(&Dim) -> HashMap<Sym, Dim>) -> Grid {
+        // A loop of one iteration is left out.
+        let index = |name: &str, extent: &Dim| if extent.is(1) { 0.into() } else { Dim::named(name) };
+        let [columns, rows, n_batch] = &extents;
+        let origin = [index("bm", rows) * tile[0].into(), index("bn", columns) * tile[1].into()];
+        let batch = batch(&index("bz", n_batch));
+        Grid { extents, origin, batch }
+    }
+
     /// The loops over blocks around what a block does; one of one iteration is left out.
     pub fn blocks(&self, body: Vec<Stmt>) -> Vec<Stmt> {
         let levels = ["bn", "bm", "bz"].into_iter().zip(&self.extents).zip(0..);
