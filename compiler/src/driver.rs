@@ -331,7 +331,7 @@ impl Options {
 /// # Errors
 /// A pass fails, which leaves a [`reproducer`]; lowering counts as one.
 pub fn lower(graph: Graph, options: &Options) -> Result<Program> {
-    lower_for(graph, options, target(&options.cpu)?)
+    lower_for(graph, options, options.machine()?)
 }
 
 /// As [`lower`], for a given machine.

@@ -95,6 +95,27 @@ fn machine_code_of_warp_groups() {
 }
 
 #[test]
+fn run_on_the_emulator() {
+    let folder = tempfile::tempdir().unwrap();
+    let model = folder.path().join("net.aic");
+    std::fs::write(
+        &model,
+        "graph(%0 \"x\": f32[3,70]) -> f32[70,3] { %1 = relu %0 %2 = transpose %1 {perm=[1,0]} return %2 }",
+    )
+    .unwrap();
+    let run = |args: &[&str]| {
+        let output =
+            Command::new(env!("CARGO_BIN_EXE_aic")).arg("run").arg(&model).args(args).output().unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8_lossy(&output.stdout).into_owned()
+    };
+    let expected = run(&["--backend", "reference"]);
+    for target in ["ptx", "ptx:sm_90a"] {
+        assert_eq!(run(&["--target", target, "--emulate"]), expected);
+    }
+}
+
+#[test]
 fn what_has_no_kernel_is_named() {
     let folder = tempfile::tempdir().unwrap();
     let (model, out) = (folder.path().join("top.aic"), folder.path().join("out"));
