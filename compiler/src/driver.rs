@@ -22,8 +22,10 @@ use aic_ir::types::Type;
 use aic_ir::{bail, eval};
 use aic_passes::pipeline;
 use aic_passes::runner::{self, Context, Numerics, RuleText};
+use aic_passes::schedule::Choices;
 use std::collections::{BTreeSet, HashMap};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// Values of inputs larger than this are not looked at when compiling.
@@ -283,6 +285,8 @@ pub struct Options {
     pub fuel: Option<u64>,
     /// The folder for reproducers of passes that fail; `None` for that of temporary files.
     pub reproducers: Option<PathBuf>,
+    /// Schedules that tuning found to be faster.
+    pub choices: Arc<Choices>,
 }
 
 impl Default for Options {
@@ -296,6 +300,7 @@ impl Default for Options {
             rules: Vec::new(),
             fuel: None,
             reproducers: None,
+            choices: Arc::default(),
         }
     }
 }
@@ -321,6 +326,7 @@ impl Options {
             numerics: self.numerics,
             rules: self.rules.clone(),
             fuel: self.fuel,
+            choices: self.choices.clone(),
             ..pipeline::Options::new(target)
         }
     }

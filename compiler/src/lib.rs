@@ -17,3 +17,4 @@ pub mod verify;
 pub mod bisect;
 pub mod certificate;
 pub mod profile;
+pub mod tune;

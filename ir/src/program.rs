@@ -3,6 +3,7 @@
 //! Kernels, constants, a buffer plan and a list of steps. All of it is data: the artifact's runtime interprets the
 //! steps, the memory planner fills in the offsets, a checker proves that no two live buffers overlap.
 
+use crate::compute::Compute;
 use crate::dim::{Dim, Sym};
 use crate::graph::{Graph, NodeId};
 use crate::kernel::Kernel;
@@ -24,6 +25,8 @@ pub struct Program {
     pub kernels: Vec<Kernel>,
     /// How each of them was scheduled; `None` for those that an operator makes itself.
     pub schedules: Vec<Option<Schedule>>,
+    /// What each of them computes; `None` where an operator makes it itself.
+    pub computes: Vec<Option<Arc<Compute>>>,
     /// Every array that steps read or write.
     pub buffers: Vec<BufferDecl>,
     /// What is executed, in order.

@@ -7,7 +7,7 @@
 pub use crate::schedule::{Cut, Piece, pieces};
 
 use crate::packing::{self, Packing};
-use crate::schedule::{self, Scheduled};
+use crate::schedule::{self, Choices, Scheduled};
 use aic_ir::compute::{Compute, Source};
 use aic_ir::dim::{Dim, Range, Sym, floor_div};
 use aic_ir::error::Result;
@@ -24,11 +24,17 @@ use std::sync::Arc;
 
 /// Lowers a graph whose nodes are all wanted (dead ones removed). Buffers have no offsets yet.
 pub fn lower(graph: Graph, target: &Target) -> Result<Program> {
+    lower_with(graph, target, &Choices::default())
+}
+
+/// As [`lower`], with schedules that were chosen before where they are legal.
+pub fn lower_with(graph: Graph, target: &Target, choices: &Choices) -> Result<Program> {
     let graph = Arc::new(graph);
     let inputs: BTreeSet<Sym> = graph.input_symbols().into_iter().map(|(s, _, _)| s).collect();
     let mut l = Lowering {
         graph: &graph,
         target,
+        choices,
         program: Program { name: graph.name.clone(), ..Program::default() },
         buffers: HashMap::new(),
         kernels: HashMap::new(),
@@ -137,6 +143,7 @@ fn operands(step: &Step) -> Vec<usize> {
 struct Lowering<'a> {
     graph: &'a Graph,
     target: &'a Target,
+    choices: &'a Choices,
     program: Program,
     buffers: HashMap<ValueId, usize>,
     /// Kernels by their text without the name.
@@ -259,7 +266,7 @@ impl Lowering<'_> {
 
     /// The kernel of a piece, with what is known of its symbols.
     fn kernel(&self, piece: &Piece) -> Result<Scheduled> {
-        let mut made = schedule::kernel("", &piece.compute, self.target)?;
+        let mut made = self.choices.kernel("", &piece.compute, self.target)?;
         for (s, range) in &mut made.kernel.symbols {
             *range = self.range(s);
         }
@@ -290,7 +297,7 @@ impl Lowering<'_> {
                 let Buffer { dtype, len, .. } = &scratch.buffer;
                 args.push(self.result(&Type::new(*dtype, vec![len.clone()])));
             }
-            self.push(n, Some(schedule), kernel, args, work);
+            self.push(n, Some((schedule, &piece.compute)), kernel, args, work);
         }
         cut.compute.outputs.iter().filter_map(|k| stages.get(k).copied()).collect()
     }
@@ -312,7 +319,14 @@ impl Lowering<'_> {
     }
 
     /// Adds a launch; an equal kernel that is there already serves again.
-    fn push(&mut self, n: &Node, schedule: Option<Schedule>, kernel: Kernel, args: Vec<usize>, work: Dim) {
+    fn push(
+        &mut self,
+        n: &Node,
+        made_by: Option<(Schedule, &Compute)>,
+        kernel: Kernel,
+        args: Vec<usize>,
+        work: Dim,
+    ) {
         let key = format!("{kernel:?}");
         let next = self.program.kernels.len();
         let at = *self.kernels.entry(key).or_insert(next);
@@ -325,7 +339,9 @@ impl Lowering<'_> {
             origin: n.origin.clone(),
         });
         if at == next {
+            let (schedule, compute) = made_by.map(|(s, c)| (s, Arc::new(c.clone()))).unzip();
             self.program.schedules.push(schedule);
+            self.program.computes.push(compute);
             self.program.kernels.push(Kernel { name: format!("{}_{at}", n.op.keyword()), ..kernel });
         }
     }

@@ -1,12 +1,14 @@
 //! The pipeline: reading these lists is reading the compiler.
 
 use crate::runner::{self, Context, Failure, Numerics, RuleText};
+use crate::schedule::Choices;
 use crate::{fuse, graph, layout, lower, memory, rewrite};
 use aic_ir::bail;
 use aic_ir::error::Result;
 use aic_ir::graph::Graph;
 use aic_ir::program::Program;
 use aic_ir::target::Target;
+use std::sync::Arc;
 
 /// A pass over graphs.
 pub struct Pass {
@@ -62,6 +64,8 @@ pub struct Options {
     pub fuel: Option<u64>,
     /// Whether the graph is verified after every pass.
     pub verified: bool,
+    /// Schedules that were found to be faster than those that are chosen by the model of costs.
+    pub choices: Arc<Choices>,
 }
 
 impl Options {
@@ -75,6 +79,7 @@ impl Options {
             without: Vec::new(),
             fuel: None,
             verified: cfg!(debug_assertions),
+            choices: Arc::default(),
         }
     }
 }
@@ -148,7 +153,7 @@ pub fn compile_with(
 /// A node can't be lowered.
 pub fn lower(graph: Graph, options: &Options) -> Result<Program> {
     runner::caught(|| {
-        let mut program = lower::lower(graph, &options.machine())?;
+        let mut program = lower::lower_with(graph, &options.machine(), &options.choices)?;
         memory::plan(&mut program);
         memory::check(&program)?;
         Ok(program)

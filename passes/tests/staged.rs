@@ -235,6 +235,19 @@ fn convolution_and_global_pooling() {
     assert_eq!(check(text, &[&[]]), "staged of 20 rows: contract, reduce_inner\n");
 }
 
+/// The rows after whole blocks are a single one, which has no axis of rows.
+#[test]
+fn one_row_after_whole_blocks() {
+    let text = "graph(%0: f32[1,8,9,9], %1: f32[49,8,3,3]) -> f32[1,49,1,1] {
+      %2 = conv %0 %1 {strides=[1,1], dilations=[1,1], pads=[0,0,0,0], groups=1}
+      %3 = relu %2
+      %4 = reduce %3 {op=sum, axes=[2,3]}
+      %5 = reshape %4 {shape=[1,49,1,1]}
+      return %5
+    }";
+    check(text, &[&[]]);
+}
+
 #[test]
 fn two_results() {
     let text = "graph(%0: f32[4,9,40], %1: f32[40]) -> f32[4,9,40], f32[4,9,40] {

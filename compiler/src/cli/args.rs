@@ -7,19 +7,25 @@ use aic::emulate::Emulated;
 use aic::import::onnx::Structure;
 use aic::io::{self, Format};
 use aic::session;
+use aic::tune::Machine;
+use aic::tune::records::{self, Records};
 use aic_backends::ascendc::emulator::Settings;
 use aic_backends::{BACKENDS, CpuOptions, emulate};
+use aic_ir::compute::Compute;
 use aic_ir::ensure;
 use aic_ir::error::{Error, Result};
 use aic_ir::graph::Graph;
 use aic_ir::program::Program;
+use aic_ir::schedule::Schedule;
 use aic_ir::target::Target;
 use aic_ir::tensor::Tensor;
 use aic_passes::rewrite::rule;
 use aic_passes::runner::{Numerics, RuleText};
+use aic_passes::schedule::Choices;
 use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// A model and what is known of its dimensions.
@@ -33,6 +39,11 @@ pub struct ModelArgs {
 }
 
 impl ModelArgs {
+    /// A model with these dims.
+    pub fn new(path: &Path, dims: &DimArgs) -> ModelArgs {
+        ModelArgs { path: path.to_owned(), dims: dims.clone() }
+    }
+
     /// As of [`DimArgs::by_name`].
     pub fn dims(&self) -> Result<HashMap<String, i64>> {
         self.dims.by_name()
@@ -48,7 +59,7 @@ impl ModelArgs {
 }
 
 /// Values of symbolic dimensions.
-#[derive(clap::Args)]
+#[derive(clap::Args, Clone)]
 pub struct DimArgs {
     /// Give a symbolic dimension a value, like batch=8; may be repeated
     #[arg(long = "dim", value_name = "SYM=N", value_parser = parse_dim)]
@@ -212,6 +223,7 @@ impl OptimiseArgs {
             rules: self.rules.iter().map(|path| rules(path)).collect::<Result<_>>()?,
             fuel: self.fuel,
             reproducers: self.reproducer_dir.clone(),
+            choices: Arc::default(),
         })
     }
 }
@@ -245,6 +257,61 @@ impl From<NumericsArg> for Numerics {
     }
 }
 
+/// Schedules that tuning found.
+#[derive(clap::Args, Default)]
+pub struct RecordArgs {
+    /// The file with what `aic tune` found; in the user's folder of caches if not given
+    #[arg(long, value_name = "FILE")]
+    records: Option<PathBuf>,
+    /// Choose schedules as if nothing had been tuned
+    #[arg(long, conflicts_with = "records")]
+    no_records: bool,
+}
+
+impl RecordArgs {
+    /// None at all.
+    pub fn none() -> RecordArgs {
+        RecordArgs { no_records: true, ..RecordArgs::default() }
+    }
+
+    /// The file, if there is to be one.
+    pub fn path(&self) -> Option<PathBuf> {
+        if self.no_records { None } else { self.records.clone().or_else(records::default_path) }
+    }
+
+    /// Options with the schedules that were found for a CPU and so many threads.
+    ///
+    /// # Errors
+    /// The file can't be read, or the CPU is unknown.
+    pub fn apply(&self, options: driver::Options, threads: u32) -> Result<driver::Options> {
+        let Some(path) = self.path().filter(|_| options.device.is_none()) else { return Ok(options) };
+        let machine = Machine::this(&options.cpu, threads)?;
+        let choices = Arc::new(Records::read(&path)?.choices(&machine));
+        Ok(driver::Options { choices, ..options })
+    }
+
+    /// Says how many of a program's kernels have schedules that were found.
+    pub fn report(&self, program: &Program, choices: &Choices) {
+        let kernels = program.computes.iter().zip(&program.schedules);
+        let is_tuned = |(c, s): &(&Option<Arc<Compute>>, &Option<Schedule>)| {
+            c.as_ref().and_then(|c| choices.of(c)).is_some_and(|chosen| Some(chosen) == s.as_ref())
+        };
+        let n = kernels.filter(is_tuned).count();
+        if let (1.., Some(path)) = (n, self.path()) {
+            let all = program.kernels.len();
+            print::note(&format!("{n} of {all} kernels are tuned, by {}", path.display()));
+        }
+    }
+}
+
+/// The number of threads that a session of so many has; 0 stands for one per core.
+pub fn n_threads(threads: u32) -> u32 {
+    match threads {
+        0 => std::thread::available_parallelism().map_or(1, std::num::NonZero::get) as u32,
+        n => n,
+    }
+}
+
 /// How to run a model.
 #[derive(clap::Args)]
 pub struct RunArgs {
@@ -254,7 +321,7 @@ pub struct RunArgs {
     inputs: Vec<String>,
     /// Seed of the random inputs
     #[arg(long, value_name = "N", default_value_t = 0)]
-    seed: u64,
+    pub seed: u64,
     /// What computes the model
     #[arg(long, value_parser = backends(Some(reference())), default_value = default_backend())]
     pub backend: &'static str,
@@ -269,7 +336,9 @@ pub struct RunArgs {
     #[command(flatten)]
     pub device: DeviceArgs,
     #[command(flatten)]
-    optimise: OptimiseArgs,
+    pub optimise: OptimiseArgs,
+    #[command(flatten)]
+    pub records: RecordArgs,
 }
 
 impl RunArgs {
@@ -277,8 +346,7 @@ impl RunArgs {
     pub fn n_threads(&self) -> u32 {
         match (self.threads, self.backend) {
             (_, REFERENCE) => 1,
-            (0, _) => std::thread::available_parallelism().map_or(1, std::num::NonZero::get) as u32,
-            (n, _) => n,
+            (n, _) => n_threads(n),
         }
     }
 
@@ -287,11 +355,12 @@ impl RunArgs {
     /// # Errors
     /// The CPU is unknown.
     pub fn target(&self) -> Result<Target> {
-        driver::target(&CpuOptions {
-            backend: self.backend,
-            cpu: self.cpu.cpu.clone(),
-            ..CpuOptions::default()
-        })
+        driver::target(&self.cpu())
+    }
+
+    /// The CPU that code is made for.
+    pub fn cpu(&self) -> CpuOptions {
+        CpuOptions { backend: self.backend, cpu: self.cpu.cpu.clone(), ..CpuOptions::default() }
     }
 }
 
@@ -319,6 +388,19 @@ pub struct Prepared {
 /// # Errors
 /// Anything that keeps the model from being run on these inputs.
 pub fn prepare(model: &ModelArgs, args: &RunArgs, options: session::Options) -> Result<Prepared> {
+    prepare_by(model, args, options, &args.records)
+}
+
+/// As [`prepare`], with schedules from other records.
+///
+/// # Errors
+/// As there.
+pub fn prepare_by(
+    model: &ModelArgs,
+    args: &RunArgs,
+    options: session::Options,
+    records: &RecordArgs,
+) -> Result<Prepared> {
     let start = Instant::now();
     let source = model.load()?;
     let given = io::read_inputs(&args.inputs, &source.inputs())?;
@@ -344,7 +426,7 @@ pub fn prepare(model: &ModelArgs, args: &RunArgs, options: session::Options) -> 
             (Runner::Reference(imported.graph, Vec::new()), None, Times::default())
         }
         _ => {
-            let (runner, program, times) = compile(imported.graph, &inputs, args, options)?;
+            let (runner, program, times) = compile(imported.graph, &inputs, args, options, records)?;
             (runner, Some(program), times)
         }
     };
@@ -370,9 +452,10 @@ fn compile(
     inputs: &[Tensor],
     args: &RunArgs,
     session_options: session::Options,
+    records: &RecordArgs,
 ) -> Result<(Runner, Program, Times)> {
     let start = Instant::now();
-    let cpu = CpuOptions { backend: args.backend, cpu: args.cpu.cpu.clone(), ..CpuOptions::default() };
+    let cpu = args.cpu();
     let device = args.device.emulated()?;
     if let Some(npu) = device.as_ref().filter(|d| ascend::is_npu(d)) {
         let model = on_model(&graph, inputs, args, npu)?;
@@ -381,8 +464,10 @@ fn compile(
         return Ok((Runner::Model(model, Vec::new()), program, times));
     }
     let options = driver::Options { device: device.clone(), ..args.optimise.options(cpu.clone())? };
+    let options = records.apply(options, args.n_threads())?;
     let program = driver::lower(graph, &options)?;
     report_host_nodes(&program, args.strict)?;
+    records.report(&program, &options.choices);
     let lowering = start.elapsed();
     let _progress = Progress::start(&format!("compiling {} kernels", program.kernels.len()));
     if let Some(gpu) = device {

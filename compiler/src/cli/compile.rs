@@ -1,6 +1,6 @@
 //! `aic compile`: a model as an artifact, or as one of the forms it takes on the way.
 
-use super::args::{self, CodeArgs, ModelArgs, OptimiseArgs};
+use super::args::{self, CodeArgs, ModelArgs, OptimiseArgs, RecordArgs};
 use super::print::{self, Progress};
 use aic::ascend;
 use aic::driver::{self, Source};
@@ -55,6 +55,8 @@ pub struct Args {
     code: CodeArgs,
     #[command(flatten)]
     optimise: OptimiseArgs,
+    #[command(flatten)]
+    records: RecordArgs,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
@@ -264,7 +266,10 @@ fn import(source: &Source, args: &Args) -> Result<Graph> {
 }
 
 fn program(source: &Source, args: &Args, cpu: &CpuOptions) -> Result<Program> {
-    driver::lower(import(source, args)?, &args.optimise.options(cpu.clone())?)
+    let options = args.records.apply(args.optimise.options(cpu.clone())?, args::n_threads(0))?;
+    let program = driver::lower(import(source, args)?, &options)?;
+    args.records.report(&program, &options.choices);
+    Ok(program)
 }
 
 /// What was asked for, or else what the name of the file says.

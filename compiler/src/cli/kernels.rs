@@ -12,6 +12,8 @@ use aic_ir::schedule::Schedule;
 use aic_ir::target::Target;
 use aic_ir::types::Type;
 use aic_ir::verify;
+use aic_passes::rewrite::cost::peak_of;
+use aic_passes::schedule::space::{Prediction, Space};
 use aic_passes::schedule::{self, Nest, Piece};
 use aic_passes::{lower, pipeline};
 use std::fmt::Write;
@@ -22,9 +24,13 @@ Examples:
   aic kernels model.onnx --target sm_80
   aic kernels matmul.aic --target 910B3 --schedule \\
     'contract unit=cube_f16 cores=2 l1=32x32x64*2 l0=32x32x32*2'
+  aic kernels model.onnx --why --target x86-64-v4
+  aic kernels model.onnx matmul_3 --why
 
 Kernels of core operators are printed in the text form of the loop IR, each behind the nodes that it computes and its \
-schedule. What has no kernel on the target is named in a comment.";
+schedule. What has no kernel on the target is named in a comment.
+
+With --why, for CPUs: the schedules next to the one chosen, by what the model of costs says of one thread: time, of that computing, time of moving data, and what bounds it: arithmetic, the latency of sums, loads, or a memory. `intensity` is operations per byte of the kernel's arrays.";
 
 /// Print the loop kernels that a model becomes on a machine
 #[derive(clap::Args)]
@@ -32,6 +38,12 @@ schedule. What has no kernel on the target is named in a comment.";
 pub struct Args {
     #[command(flatten)]
     model: ModelArgs,
+    /// Only kernels whose name or source nodes contain this
+    #[arg(value_name = "NAME")]
+    name: Option<String>,
+    /// Print what could have been chosen, with predicted costs and what bounds them, instead of the kernels
+    #[arg(long)]
+    why: bool,
     /// The machine: one of `aic target ls`
     #[arg(long, value_name = "NAME", default_value = "x86-64-v3", value_parser = target::named)]
     target: Target,
@@ -71,6 +83,15 @@ pub fn execute(args: &Args) -> Result<()> {
         let pieces = pieces.unwrap_or_default();
         for piece in &pieces {
             let name = format!("{}_{n_kernels}", n.op.keyword());
+            if args.name.as_ref().is_some_and(|wanted| !name.contains(wanted) && !title.contains(wanted)) {
+                n_kernels += 1;
+                continue;
+            }
+            if args.why {
+                n_kernels += 1;
+                out += &why(&format!("{name} {}", title.trim_end()), &piece.compute, &args.target);
+                continue;
+            }
             match kernel(&name, piece, args) {
                 Ok((s, k)) => {
                     n_kernels += 1;
@@ -82,7 +103,7 @@ pub fn execute(args: &Args) -> Result<()> {
             }
         }
         match n.op.kernel(&x, &y) {
-            _ if !pieces.is_empty() => {}
+            _ if !pieces.is_empty() || args.why || args.name.is_some() => {}
             Some(k) => drop(writeln!(out, "// {}\n{k}", title.trim_end())),
             None => drop(writeln!(out, "// {}: interpreted\n", title.trim_end())),
         }
@@ -100,4 +121,51 @@ fn kernel(name: &str, piece: &Piece, args: &Args) -> Result<(Schedule, Kernel)> 
         return Ok((s.clone(), k));
     }
     schedule::kernel(name, &piece.compute, &args.target).map(|made| (made.schedule, made.kernel))
+}
+
+/// Schedules that are printed beside the one that is chosen.
+const NEIGHBOURS: usize = 12;
+
+/// The schedules next to the one that is chosen for a compute, the cheapest first.
+fn why(title: &str, c: &Compute, target: &Target) -> String {
+    let Some(space) = Space::new(c, target) else { return format!("// {title}: there is no choice\n\n") };
+    let first = space.first();
+    let turn = |k: &schedule::space::Knob, v: u32| space.turned(first, k, v);
+    let turned = space.knobs().iter().flat_map(|k| k.values.iter().filter_map(move |v| turn(k, *v)));
+    let mut all: Vec<(Prediction, Schedule)> = Vec::new();
+    for s in turned.filter(|s| s != first) {
+        if !all.iter().any(|(_, seen)| *seen == s) {
+            all.push((space.predict(&s), s));
+        }
+    }
+    all.sort_by(|a, b| a.0.seconds.total_cmp(&b.0.seconds));
+    let n_all = all.len();
+    all.truncate(NEIGHBOURS);
+    all.insert(0, (space.predict(first), first.clone()));
+    let titles = ["us", "computing", "moving", "bound", "schedule"].map(str::to_owned).to_vec();
+    let micro = |s: f64| format!("{:.2}", s * 1e6);
+    let row = |(p, s): &(Prediction, Schedule)| {
+        vec![micro(p.seconds), micro(p.computing), micro(p.moving), p.bound.clone(), s.to_string()]
+    };
+    let rows: Vec<Vec<String>> = std::iter::once(titles).chain(all.iter().map(row)).collect();
+    format!(
+        "// {title}\n// {}\n{}// {n_all} schedules differ in one parameter\n\n",
+        roofline(c, target),
+        print::table(&rows)
+    )
+}
+
+/// What the tables of a machine say that a compute takes at least.
+fn roofline(c: &Compute, target: &Target) -> String {
+    let number = |d: aic_ir::dim::Dim| d.as_const().map_or(f64::NAN, |n| n as f64);
+    let flops = number(c.flops());
+    let ty = |t: Type| number(t.numel()) * t.dtype.size() as f64;
+    let outputs = c.outputs.iter().map(|k| ty(c.stages[*k].ty()));
+    let bytes: f64 = c.inputs.iter().cloned().map(ty).chain(outputs).sum();
+    let Some(dtype) = c.outputs.first().map(|k| c.stages[*k].dtype) else { return String::new() };
+    let micro = flops / peak_of(target, dtype) * 1e6;
+    format!(
+        "{flops} operations, {bytes} bytes, intensity {:.2}; at least {micro:.2} us of arithmetic",
+        flops / bytes
+    )
 }

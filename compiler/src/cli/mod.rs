@@ -24,6 +24,7 @@ mod predict;
 mod profile;
 mod run;
 mod target;
+mod tune;
 mod verify;
 
 use aic_ir::error::Result;
@@ -38,6 +39,7 @@ Examples:
   aic check model.onnx                          is every operator supported?
   aic verify model.onnx                         are compiled results right?
   aic bench model.onnx --threads 4
+  aic tune model.onnx --budget 60s              faster kernels for this machine
 
 `aic COMMAND --help` says more about a command.";
 
@@ -65,6 +67,9 @@ enum Command {
     Convert(convert::Args),
     Bench(bench::Args),
     Profile(profile::Args),
+    Tune(tune::Args),
+    #[command(hide = true)]
+    TuneWorker(tune::WorkerArgs),
     AscendCheck(ascend_check::Args),
 }
 
@@ -84,6 +89,8 @@ impl Command {
             Command::Convert(args) => convert::execute(&args),
             Command::Bench(args) => bench::execute(&args),
             Command::Profile(args) => profile::execute(&args),
+            Command::Tune(args) => tune::execute(&args),
+            Command::TuneWorker(args) => tune::serve(&args),
             Command::AscendCheck(args) => ascend_check::execute(&args),
         }
     }

@@ -4,6 +4,7 @@
 //! (`m`: it moves the factor that is broadcast); the rest are outer loops. Partial tiles at the end of `n` carry masks,
 //! those at the end of `m` are a second, smaller tile.
 
+mod choices;
 mod fragments;
 pub mod gpu;
 mod groups;
@@ -18,8 +19,10 @@ mod staging;
 mod tile;
 mod tiles;
 
+pub(super) use choices::{allows, allows_packed, blocks, predict};
 pub use pack::packings;
 pub(super) use pack::{choose_packed, column, packed, packed_body, packed_buffer, panel};
+pub(super) use plan::Shape;
 pub(super) use tile::{Sums, TileMaker};
 pub(super) use tiles::{Part, Tiles};
 

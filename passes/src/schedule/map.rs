@@ -32,6 +32,12 @@ pub fn choose(nest: &Nest, target: &Target) -> Schedule {
     Schedule::new(Class::Map, super::fit(lanes, nest.axes.last().map(|a| &a.extent)))
 }
 
+/// Whether a schedule evaluates a map: in vectors, or by tiles of a transposition.
+pub(super) fn allows(nest: &Nest, s: &Schedule) -> bool {
+    let has_tiles = || s.mr == s.lanes && s.mr <= TILE && Transposition::of(nest, s.mr).is_some();
+    s.mr == 1 || has_tiles()
+}
+
 /// A map that moves elements as they are, contiguous along one axis where it reads and along another where it writes.
 struct Transposition<'a> {
     /// The axis along which it reads contiguous elements.

@@ -4,6 +4,7 @@
 //! plain data. One file per class of nest.
 
 mod attention;
+mod choices;
 mod contract;
 mod emit;
 mod grid;
@@ -18,11 +19,13 @@ mod reduce;
 mod rows;
 mod rows_ahead;
 mod slide;
+pub mod space;
 mod staged;
 mod unified;
 mod window;
 mod winograd;
 
+pub use choices::{Choices, key};
 use contract::packed_buffer;
 pub use nest::{Flat, Nest};
 pub use pieces::{Cut, Piece, Signature, cut, pieces, signatures};
@@ -81,6 +84,17 @@ pub fn kernel(name: &str, c: &Compute, target: &Target) -> Result<Scheduled> {
     };
     let (kernel, packings) = staged::apply(name, &group, &schedule)?;
     Ok(Scheduled { schedule, kernel, packings })
+}
+
+/// The kernel of a compute on a CPU by a schedule of its [`space::Space`].
+///
+/// # Errors
+/// The schedule is not one of them, or its kernel would break the contract of kernels.
+pub fn kernel_by(name: &str, c: &Compute, target: &Target, s: &Schedule) -> Result<Scheduled> {
+    let Some(space) = space::Space::new(c, target) else {
+        bail!("{} has no choice of schedules for this compute", target.name)
+    };
+    space.kernel(name, s)
 }
 
 /// Whether a compute is Winograd's filtering that has a kernel of its own.

@@ -152,16 +152,20 @@ const BLOCKS: i64 = 4;
 
 /// Vectors of columns that [`outer`] takes at a time: rows of memory are then read in longer pieces.
 pub(super) fn columns(nest: &Nest, lanes: u32) -> u32 {
+    [8, 4, 2].into_iter().find(|nr| has_columns(nest, lanes, *nr, BLOCKS)).unwrap_or(1)
+}
+
+/// Whether the innermost axis is at least so many blocks of `nr` vectors, without a rest.
+fn has_columns(nest: &Nest, lanes: u32, nr: u32, blocks: i64) -> bool {
     let combines = nest.reduction.as_ref().is_some_and(|(op, _)| op.combine().is_some());
-    let vectors = nest.axes.last().and_then(|a| a.extent.as_const()).unwrap_or(1);
-    let fits = |nr: &u32| {
-        let block = i64::from(*nr) * i64::from(lanes);
-        vectors % block == 0 && vectors / block >= BLOCKS
-    };
-    match combines && lanes > 1 {
-        true => [8, 4, 2].into_iter().find(fits).unwrap_or(1),
-        false => 1,
-    }
+    let columns = nest.axes.last().and_then(|a| a.extent.as_const()).unwrap_or(1);
+    let block = i64::from(nr) * i64::from(lanes);
+    combines && lanes > 1 && columns % block == 0 && columns / block >= blocks
+}
+
+/// Whether a schedule evaluates a reduction with vectors along an output axis.
+pub(super) fn allows(nest: &Nest, s: &Schedule) -> bool {
+    s.nr == 1 || has_columns(nest, s.lanes, s.nr, 1)
 }
 
 /// One accumulator per lane, vectors along the innermost output axis (or scalars); threads over the other outputs.

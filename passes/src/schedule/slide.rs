@@ -8,9 +8,11 @@
 mod tile;
 
 use super::Frame;
-use super::contract::{Roles, Tiles, packed, packed_buffer};
+use super::contract::{Roles, Shape, Tiles, packed, packed_buffer};
 use super::nest::{Flat, Nest};
+use super::space::Prediction;
 use crate::packing::Packing;
+use crate::rewrite::cost::NOMINAL;
 use aic_ir::compute::{Axis, ReduceOp};
 use aic_ir::dim::{Dim, Sym};
 use aic_ir::kernel::Stmt;
@@ -232,6 +234,49 @@ pub fn choose(nest: &Nest, target: &Target, lanes: u32) -> Option<Schedule> {
     let Some((_, packing, _)) = parts.packed(nest, s.nr * lanes) else { return Some(s) };
     let ahead = ahead(&packing, nest.acc.size(), target);
     Some(Schedule { pack: s.nr * lanes, ahead, ..s })
+}
+
+/// Whether a schedule evaluates such a window.
+pub fn allows(nest: &Nest, s: &Schedule) -> bool {
+    let Some(parts) = Parts::new(nest).filter(|_| [s.kc, s.mc, s.panel].iter().all(|n| *n == 0)) else {
+        return false;
+    };
+    let is_known = s.nr == 1 || parts.vector.extent.as_const().is_some();
+    let has_place = match s.pack {
+        0 => s.ahead == 0,
+        pack => {
+            let packed = if pack == s.nr * s.lanes { parts.packed(nest, pack) } else { None };
+            packed.is_some_and(|(_, p, _)| s.ahead == 0 || s.ahead as usize == p.n_terms())
+        }
+    };
+    is_known && has_place
+}
+
+/// Values of the distance ahead, and whether the weights can be packed.
+pub fn choices(nest: &Nest, s: &Schedule) -> (Vec<u32>, Vec<u32>) {
+    let packed = Parts::new(nest).and_then(|p| p.packed(nest, s.nr * s.lanes));
+    match packed.and_then(|(_, p, _)| u32::try_from(p.n_terms()).ok()) {
+        Some(terms) => (vec![0, terms], vec![0, 1]),
+        None => (Vec::new(), Vec::new()),
+    }
+}
+
+/// What a schedule of such a window should cost.
+pub fn predict(nest: &Nest, s: &Schedule, target: &Target) -> Option<Prediction> {
+    let parts = Parts::new(nest)?;
+    let known = |extents: &mut dyn Iterator<Item = &Axis>| {
+        extents.map(|a| a.extent.as_const().unwrap_or(NOMINAL).max(1)).fold(1i64, i64::saturating_mul)
+    };
+    let (columns, channels) =
+        (known(&mut [parts.column].into_iter()), known(&mut [parts.vector].into_iter()));
+    let outer = known(&mut nest.axes[..nest.axes.len() - 2].iter());
+    let terms = known(&mut nest.over().iter());
+    let vectors = (channels + i64::from(s.lanes) - 1) / i64::from(s.lanes);
+    let shape = Shape::of(target, [columns, vectors, terms, outer], s.lanes);
+    Some(match parts.term {
+        Term::Product(..) => shape.predict(&Schedule { mc: 0, kc: 0, ..s.clone() }),
+        Term::Vector(_) => shape.of_vectors().predict(s),
+    })
 }
 
 /// The terms of a panel if the next one is to be asked for while it is used: all of them come from memory, and two stay in

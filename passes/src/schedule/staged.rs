@@ -11,8 +11,10 @@ use super::group::{Common, Group};
 use super::nest::{Arrays, Nest, Place, strides};
 use super::phase::{Part, Phase};
 use super::pieces::signature_of;
+use super::space::{Field, Knob, Prediction, nests};
 use super::{Frame, body, packings, rows_ahead};
 use crate::packing::Packing;
+use crate::rewrite::cost::NOMINAL;
 use aic_ir::compute::{Axis, Expr, Source};
 use aic_ir::dim::{Dim, Range, Sym};
 use aic_ir::error::Result;
@@ -41,14 +43,68 @@ pub(super) fn choose(g: &Group, target: &Target) -> Option<Schedule> {
     if !distinct {
         return None;
     }
-    let alone: Vec<(Nest, Schedule)> = (0..g.phases.len())
-        .map(|k| {
-            let nest = Nest::of(&g.phases[k], &g.arrays, &|_| None).ok()?;
-            let s = super::choose(&nest, target);
-            Some((nest, s))
-        })
-        .collect::<Option<_>>()?;
+    let alone = alone(g, target)?;
     (1..=g.common.len()).rev().find_map(|n| candidate(g, n, &alone, target))
+}
+
+/// The phases, each by itself, and their schedules.
+fn alone(g: &Group, target: &Target) -> Option<Vec<(Nest, Schedule)>> {
+    let of = |p: &Phase| {
+        let nest = Nest::of(p, &g.arrays, &|_| None).ok()?;
+        let s = super::choose(&nest, target);
+        Some((nest, s))
+    };
+    g.phases.iter().map(of).collect()
+}
+
+/// The schedule `like` in blocks of so many rows; `None` where the arrays between phases don't
+/// fit on a stack, or a phase is worse than alone.
+pub(super) fn with_rows(g: &Group, like: &Schedule, rows: i64, target: &Target) -> Option<Schedule> {
+    let n = like.nr;
+    let is_axis = n as usize <= g.common.len() && rows > 0;
+    let loops = is_axis.then(|| Loops::new(g, n as usize, rows))?;
+    let fits = loops.stack_bytes(false) <= STACK_BYTES;
+    let stages = if fits { loops.stages(&alone(g, target)?, target)? } else { return None };
+    Some(Schedule { mr: u32::try_from(rows).ok()?, stages, ..like.clone() })
+}
+
+/// What can be chosen of a schedule: rows of a block, and what the stages can be told.
+pub(super) fn knobs(g: &Group, s: &Schedule, target: &Target) -> Vec<Knob> {
+    let mut all = Vec::new();
+    if s.mr > 1 {
+        all.push(Knob::new(None, Field::Mr, vec![4, 8, 12, 16, 24, 32, 48, 64]));
+    }
+    let Some(base) = with_rows(g, s, i64::from(s.mr), target) else { return all };
+    let loops = Loops::new(g, s.nr as usize, i64::from(s.mr));
+    for (k, stage) in base.stages.iter().enumerate() {
+        all.extend(loops.whole(k, stage).map(|nest| nests::knobs(&nest, stage, Some(k))).unwrap_or_default());
+    }
+    all
+}
+
+/// Whether a schedule evaluates the group, with the bits of the schedule `like`.
+pub(super) fn allows(g: &Group, like: &Schedule, s: &Schedule, target: &Target) -> bool {
+    let only = Schedule { mr: s.mr, stages: s.stages.clone(), ..like.clone() };
+    let Some(base) = with_rows(g, like, i64::from(s.mr), target) else { return false };
+    let loops = Loops::new(g, like.nr as usize, i64::from(s.mr));
+    let stage = |k: usize| {
+        let (base, s) = (&base.stages[k], &s.stages[k]);
+        let is_packed = || loops.packing_of_blocks(k, s).is_some_and(|p| p.is_some());
+        let allowed = |nest: Result<Nest>| nest.is_ok_and(|nest| nests::allows(&nest, base, s));
+        allowed(loops.whole(k, base)) && loops.has_rest(k, s) && (s.pack == 0 || is_packed())
+    };
+    only == *s && base.stages.len() == s.stages.len() && (0..s.stages.len()).all(stage)
+}
+
+/// What a schedule of the group should cost.
+pub(super) fn predict(g: &Group, s: &Schedule, target: &Target) -> Prediction {
+    let loops = Loops::new(g, s.nr as usize, i64::from(s.mr));
+    let inside = loops.row.filter(|_| loops.rows_inside()).map(|r| loops.blocks(r));
+    let count: Dim = loops.extents().iter().chain(&inside).product();
+    let count = count.eval(&|_| Some(NOMINAL)).unwrap_or(NOMINAL).max(1);
+    let stage = |(k, s): (usize, &Schedule)| Some(nests::predict(&loops.whole(k, s).ok()?, s, target));
+    let parts = s.stages.iter().enumerate().filter_map(stage);
+    parts.reduce(Prediction::and).unwrap_or_default().times(count)
 }
 
 /// The schedule with loops over `n` common axes.
@@ -286,12 +342,9 @@ impl<'a> Loops<'a> {
         (0..alone.len())
             .map(|k| {
                 let mut nest = self.nest(k, &index, &0.into(), self.rows).ok()?;
-                let packed =
-                    |row: &Dim, s: &Schedule| packings(&self.nest(k, &index, row, self.rows).ok()?, s);
                 let mut s = super::choose(&nest, target);
-                let layout = packed(&0.into(), &s);
-                let elsewhere = packed(&(Dim::named("block") * self.rows.into()), &s);
-                if layout != elsewhere || s.pack > 0 && layout.is_none() {
+                let layout = self.packing_of_blocks(k, &s);
+                if layout.is_none_or(|layout| s.pack > 0 && layout.is_none()) {
                     // A constant is packed as a whole: no block of its rows by itself.
                     nest.constants.clear();
                     s = super::choose(&nest, target);
@@ -302,9 +355,43 @@ impl<'a> Loops<'a> {
                     && s.lanes == before.lanes
                     && (s.pack > 0 || before.pack == 0)
                     && (s.class != Class::Contract || s.panel > 0 || is_large(&s, before));
-                (same || self.is_small(k)).then_some(s)
+                ((same || self.is_small(k)) && self.has_rest(k, &s)).then_some(s)
             })
             .collect()
+    }
+
+    /// How phase `k` has an operand packed, if it does; `None` where that isn't the same in all blocks of rows.
+    fn packing_of_blocks(&self, k: usize, s: &Schedule) -> Option<Option<(usize, Packing)>> {
+        let index = Frame::kernel().index(&self.extents());
+        let packed = |row: &Dim| Some(packings(&self.nest(k, &index, row, self.rows).ok()?, s));
+        let (layout, elsewhere) = (packed(&0.into())?, packed(&(Dim::named("block") * self.rows.into()))?);
+        (layout == elsewhere).then_some(layout)
+    }
+
+    /// Whether a schedule evaluates phase `k` for the rows after whole blocks too, which may be a single one.
+    fn has_rest(&self, k: usize, s: &Schedule) -> bool {
+        let Some(row) = self.row.filter(|r| r.vars[k].is_some()) else { return true };
+        let first = self.blocks(row) * self.rows.into();
+        let count = match (row.extent.clone() - first.clone()).as_const() {
+            Some(0) => return true,
+            Some(rest) => rest,
+            None => 1,
+        };
+        let index = Frame::kernel().index(&self.extents());
+        self.nest(k, &index, &first, count).is_ok_and(|nest| {
+            let is_empty = nest.axes.iter().any(|a| a.extent.is(0));
+            is_empty || !body(&nest, s, &mut Frame { stage: Some(0), counter: 0, threads: None }).is_empty()
+        })
+    }
+
+    /// The nest of phase `k` for a whole block of rows, as a schedule takes it: with constants if it packs one.
+    fn whole(&self, k: usize, s: &Schedule) -> Result<Nest> {
+        let index = Frame::kernel().index(&self.extents());
+        let mut nest = self.nest(k, &index, &0.into(), self.rows)?;
+        if s.pack == 0 {
+            nest.constants.clear();
+        }
+        Ok(nest)
     }
 
     /// Whether phase `k` is a map of one element per iteration, in a kernel of phases that do more.

@@ -48,6 +48,12 @@ pub fn choose(nest: &Nest, target: &Target, lanes: u32) -> Option<Schedule> {
     Some(Schedule { mr, nr, ..Schedule::new(class, lanes) })
 }
 
+/// Whether a schedule evaluates such a reduction.
+pub fn allows(nest: &Nest, s: &Schedule) -> bool {
+    let is_known = nest.axes.last().is_some_and(|a| a.extent.as_const().is_some());
+    s.nr == 1 || is_known
+}
+
 /// The axis of the tile's rows.
 fn rows(nest: &Nest) -> Option<&Axis> {
     nest.axes.len().checked_sub(2).map(|k| &nest.axes[k])

@@ -48,6 +48,16 @@ pub(in crate::schedule) fn packed(
     Some((layout.input, layout.packing, load))
 }
 
+/// The roles in a contraction: with a packed factor if there can be one, else as it reads them.
+pub(super) fn choose_roles(nest: &Nest) -> Option<Roles<'_>> {
+    packed_roles(nest).or_else(|| roles(nest))
+}
+
+/// Whether the vectors of these roles can be packed in panels of so many columns.
+pub(super) fn has_layout(nest: &Nest, roles: &Roles, columns: u32) -> bool {
+    Layout::new(nest, roles, columns).is_some()
+}
+
 /// The buffer of a packed input.
 pub fn packed_buffer(buffer: &Buffer, packing: &Packing) -> Buffer {
     let len = packing.numel().unwrap_or_default();

@@ -6,6 +6,7 @@
 //! rows, the rows of a block for every panel.
 
 use super::super::nest::{Flat, Nest};
+use super::super::space::{Computing, Prediction, Read};
 use super::{LINE_BYTES, Roles, dtype_of};
 use crate::rewrite::cost::{CLOCK, NOMINAL};
 use aic_ir::schedule::{Class, Schedule};
@@ -40,7 +41,7 @@ const ALONE: f64 = 2e-5;
 const AHEAD_BYTES: i64 = 8 << 10;
 
 /// What the time depends on.
-struct Shape<'a> {
+pub(in crate::schedule) struct Shape<'a> {
     target: &'a Target,
     /// Rows, columns in vectors, terms; nominal where they aren't known.
     rows: i64,
@@ -90,7 +91,7 @@ pub(super) fn plan(nest: &Nest, roles: &Roles, target: &Target, lanes: u32, is_p
 }
 
 impl Shape<'_> {
-    fn new<'a>(nest: &Nest, roles: &Roles, target: &'a Target, lanes: u32) -> Shape<'a> {
+    pub fn new<'a>(nest: &Nest, roles: &Roles, target: &'a Target, lanes: u32) -> Shape<'a> {
         let extent = |k: usize| nest.axes[k].extent.as_const().unwrap_or(NOMINAL).max(1);
         let others = (0..nest.axes.len()).filter(|&k| k != roles.n && Some(k) != roles.m);
         let size = |f: &Flat| dtype_of(nest, f, false).size() as i64;
@@ -115,12 +116,63 @@ impl Shape<'_> {
         }
     }
 
+    /// A contraction in which all rows share the vectors; of elements of 4 bytes.
+    pub fn of(target: &Target, [rows, vectors, terms, outer]: [i64; 4], lanes: u32) -> Shape<'_> {
+        Shape {
+            target,
+            rows,
+            vectors,
+            terms,
+            inner_terms: terms,
+            may_block: false,
+            outer,
+            is_shared: true,
+            row_step: None,
+            row_bytes: terms.saturating_mul(4),
+            vector_bytes: i64::from(lanes) * 4,
+        }
+    }
+
+    /// Where every row has vectors of its own.
+    pub fn of_vectors(self) -> Self {
+        Shape { is_shared: false, ..self }
+    }
+
     /// Cycles of one term of a tile.
     fn step(&self, mr: i64, nr: i64) -> f64 {
         let products = (mr * nr) as f64 / PER_CYCLE;
         let loads = (mr + if self.is_shared { nr } else { mr * nr }) as f64 / PER_CYCLE;
         let conflict = if self.conflicts(mr) { CONFLICT } else { 1.0 };
-        products.max(loads).max(LATENCY) * conflict + STEP
+        products.max(loads + self.spills(mr, nr)).max(LATENCY) * conflict + STEP
+    }
+
+    /// Cycles of loading and storing what registers don't hold.
+    fn spills(&self, mr: i64, nr: i64) -> f64 {
+        let registers = i64::from(self.target.vector_registers);
+        2.0 * (mr * nr + nr + 1 - registers).max(0) as f64 / PER_CYCLE
+    }
+
+    /// What a term of a whole tile waits for.
+    fn limit(&self, mr: i64, nr: i64) -> &'static str {
+        let products = (mr * nr) as f64 / PER_CYCLE;
+        let step = self.step(mr, nr) - STEP;
+        match () {
+            () if step <= products => "arithmetic",
+            () if step <= LATENCY => "latency",
+            () => "loads",
+        }
+    }
+
+    /// What all of it should take by a schedule.
+    pub fn predict(&self, s: &Schedule) -> Prediction {
+        let [mr, nr, kc, mc] = [s.mr, s.nr, s.kc, s.mc].map(i64::from);
+        let mc = if mc > 0 { mc } else { self.rows };
+        let seconds = self.computing(mr, nr, kc) * self.outer as f64;
+        let seconds = seconds * self.uneven(mc, nr, seconds);
+        let computing = Computing { seconds, limit: self.limit(mr, nr) };
+        let reads = self.reads(mr, nr, mc, kc).map(|r| Read { bytes: r.bytes * self.outer as f64, ..r });
+        let extents = [self.rows, self.vectors, self.terms, self.outer];
+        Prediction::new(computing, &reads, self.target).of(extents)
     }
 
     /// Whether the lines that a tile's rows are at compete for the same places of the nearest cache.
@@ -148,8 +200,14 @@ impl Shape<'_> {
         (whole + rest) / CLOCK
     }
 
-    /// Seconds of reading with blocks of so many rows and terms.
+    /// Seconds of reading with blocks of so many rows and terms that computing doesn't hide.
     fn reading(&self, mr: i64, nr: i64, mc: i64, kc: i64) -> f64 {
+        let [first, again, of_rows] = self.reads(mr, nr, mc, kc).map(|r| r.seconds(self.target));
+        EXPOSED * (first + of_rows) + EXPOSED_PANEL * again
+    }
+
+    /// What is read with blocks of so many rows and terms: the columns first, then again, and the rows.
+    fn reads(&self, mr: i64, nr: i64, mc: i64, kc: i64) -> [Read; 3] {
         let tiles = ceil(self.rows, mr);
         let blocks = ceil(self.rows, mc);
         let panels = ceil(self.vectors, nr);
@@ -157,24 +215,21 @@ impl Shape<'_> {
         let terms = if kc > 0 { kc } else { self.terms };
         let panel = self.columns(nr.min(self.vectors)) / self.terms * terms;
         let rows = self.row_bytes.saturating_mul(self.rows);
-        let first = self.seconds(columns, columns, blocks);
-        let again = self.seconds(columns, panel, tiles - blocks);
-        let of_rows = self.seconds(rows, self.row_bytes.saturating_mul(mc.min(self.rows)), panels);
-        EXPOSED * (first + of_rows) + EXPOSED_PANEL * again
+        let read = |bytes: i64, kept: i64, times: i64, exposed: f64| Read {
+            bytes: bytes as f64 * times as f64,
+            kept,
+            exposed,
+        };
+        [
+            read(columns, columns, blocks, EXPOSED),
+            read(columns, panel, tiles - blocks, EXPOSED_PANEL),
+            read(rows, self.row_bytes.saturating_mul(mc.min(self.rows)), panels, EXPOSED),
+        ]
     }
 
     /// Bytes of so many vectors of all terms.
     fn columns(&self, vectors: i64) -> i64 {
         self.terms.saturating_mul(vectors).saturating_mul(self.vector_bytes)
-    }
-
-    /// Seconds of reading `bytes` several times from the cache that holds `kept`; the nearest is free.
-    fn seconds(&self, bytes: i64, kept: i64, times: i64) -> f64 {
-        let holds = |l: &&aic_ir::target::MemoryLevel| l.bytes / 4 * 3 >= kept as u64;
-        match self.target.memory.iter().position(|l| holds(&l)) {
-            Some(0) | None => 0.0,
-            Some(k) => bytes as f64 * times as f64 / self.target.memory[k].bandwidth,
-        }
     }
 
     /// The rows and the terms of a block, 0 for all, and the seconds that all takes.
@@ -185,13 +240,17 @@ impl Shape<'_> {
             let mc = ceil(tiles, n) * mr;
             let kc = self.terms_of_block(mr, nr, mc);
             let computing = self.computing(mr, nr, kc);
-            let panels = (self.vectors / nr).max(1);
-            let parts = self.outer.saturating_mul((self.rows / mc).max(1)).saturating_mul(panels);
-            let uneven = if computing < ALONE { 1.0 } else { 1.0 + (parts % THREADS) as f64 / parts as f64 };
-            (mc, kc, (computing + self.reading(mr, nr, mc, kc)) * uneven)
+            (mc, kc, (computing + self.reading(mr, nr, mc, kc)) * self.uneven(mc, nr, computing))
         });
         let (mc, kc, time) = timed.min_by(|a, b| a.2.total_cmp(&b.2)).unwrap_or((0, 0, f64::INFINITY));
         (if mc >= self.rows { 0 } else { mc }, kc, time)
+    }
+
+    /// How much longer it takes because threads wait for one another, if it is so much computing that several work on it.
+    fn uneven(&self, mc: i64, nr: i64, computing: f64) -> f64 {
+        let panels = (self.vectors / nr).max(1);
+        let parts = self.outer.saturating_mul((self.rows / mc).max(1)).saturating_mul(panels);
+        if computing < ALONE { 1.0 } else { 1.0 + (parts % THREADS) as f64 / parts as f64 }
     }
 
     /// Terms of a block whose rows of a panel stay in a near cache for several tiles; 0 where all do, or few read them.

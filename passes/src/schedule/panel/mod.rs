@@ -10,14 +10,16 @@ mod copy;
 mod multiply;
 
 use super::Frame;
-use super::contract::vector_rows;
+use super::contract::{Shape, roles, vector_rows};
 use super::nest::{Flat, Nest};
+use super::space::Prediction;
+use crate::rewrite::cost::CLOCK;
 use aic_ir::compute::{Axis, ReduceOp};
 use aic_ir::dim::{Dim, Sym};
 use aic_ir::kernel::{Buffer, Expr, Scope, Stmt};
 use aic_ir::scalar::ScalarFn;
 use aic_ir::schedule::{Class, Schedule};
-use aic_ir::target::Target;
+use aic_ir::target::{MAX_ARRAY_BYTES, Target};
 use std::collections::HashMap;
 
 /// The most columns of a row of the output that a panel holds whole rows of.
@@ -32,6 +34,8 @@ const FAR_BYTES: i64 = 2048;
 const MAX_BLOCKS: i64 = 8;
 /// Terms that are worth waiting for the sums' next block.
 const MIN_TERMS: i64 = 128;
+/// Cycles to copy a vector.
+const COPY: f64 = 3.0;
 
 /// The parts of a contraction with a panel.
 struct Parts<'a> {
@@ -116,6 +120,56 @@ fn is_row_major(f: &Flat, over: &[Axis]) -> bool {
         _ => false,
     };
     matches!(f, Flat::Load { .. }) && over.iter().all(|a| step(a).is_some()) && over.windows(2).all(follows)
+}
+
+/// Columns that panels may have, 0 for none where the factor can be read as it is; nothing if there is no choice.
+pub fn widths(nest: &Nest, lanes: u32) -> Vec<u32> {
+    let Some(parts) = Parts::new(nest).filter(|p| p.columns > 1) else { return Vec::new() };
+    let counts = [1, 2, 3, 4, 6, 8, 12, 16].into_iter();
+    let widths: Vec<i64> = match parts.columns <= MAX_ROW {
+        true => counts.filter(|r| *r <= parts.rows).map(|r| r * parts.columns).collect(),
+        false => counts.map(|n| n * i64::from(lanes)).filter(|w| *w < parts.columns).collect(),
+    };
+    let none = roles(nest).map(|_| 0);
+    none.into_iter().chain(widths).filter_map(|w| u32::try_from(w).ok()).collect()
+}
+
+/// Whether a schedule with a panel evaluates a nest.
+pub fn allows(nest: &Nest, s: &Schedule) -> bool {
+    let Some(parts) = Parts::new(nest).filter(|p| p.columns > 1) else { return false };
+    let (width, kc) = (i64::from(s.panel), i64::from(s.kc));
+    let is_width = match parts.columns <= MAX_ROW {
+        true => width % parts.columns == 0 && width <= parts.rows * parts.columns,
+        false => width % i64::from(s.lanes) == 0 && width < parts.columns,
+    };
+    let outermost = nest.over().first().and_then(|a| a.extent.as_const()).unwrap_or(1);
+    let inner = parts.terms / outermost.max(1);
+    let is_block =
+        kc == 0 || inner > 0 && kc % inner == 0 && outermost % (kc / inner) == 0 && kc < parts.terms;
+    let terms = if kc > 0 { kc } else { parts.terms };
+    let row = Layout::new(width, parts.columns, s.lanes).stride.saturating_mul(nest.acc.size() as i64);
+    let fits = |rows: i64| rows.saturating_mul(row) <= MAX_ARRAY_BYTES as i64;
+    let has_room = fits(terms) && (kc == 0 || fits(parts.n_rows));
+    [s.mc, s.pack, s.ahead].iter().all(|n| *n == 0) && is_width && is_block && has_room
+}
+
+/// What a schedule with a panel should cost.
+pub fn predict(nest: &Nest, s: &Schedule, target: &Target) -> Option<Prediction> {
+    let parts = Parts::new(nest)?;
+    let width = i64::from(s.panel);
+    let by_rows = width % parts.columns == 0;
+    let total = if by_rows { parts.rows * parts.columns } else { parts.columns };
+    let outer = parts.outer(nest, by_rows).iter().map(|a| &a.extent).product::<Dim>();
+    let panels = outer.as_const().unwrap_or(1).saturating_mul(ceil(total, width));
+    let vectors = ceil(width, i64::from(s.lanes));
+    let shape = Shape::of(target, [parts.n_rows, vectors, parts.terms, panels], s.lanes);
+    let mut found = shape.predict(&Schedule { mc: 0, ..s.clone() });
+    let (blocks, _) = division(nest, &parts, width, s.lanes, i64::from(s.nr));
+    let copied = panels.saturating_mul(blocks).saturating_mul(parts.terms).saturating_mul(vectors);
+    let copying = copied as f64 * COPY / CLOCK;
+    found.seconds += copying;
+    found.computing += copying;
+    Some(found)
 }
 
 /// A schedule with a panel, if the nest is a contraction that one is good for.

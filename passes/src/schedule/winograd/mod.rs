@@ -7,10 +7,12 @@
 mod transform;
 
 use super::Frame;
+use super::contract::Shape;
 use super::nest::{Arrays, Nest};
 use super::phase::{Phase, phases};
 use super::reduce::{lanes_at, read, register};
 use super::slide::{even, prefetch};
+use super::space::{Field, Knob, MOST, Prediction};
 use aic_ir::compose::compose;
 use aic_ir::compute::{Compute, Source, Stage};
 use aic_ir::dim::{Dim, Range, Sym};
@@ -32,7 +34,7 @@ const AHEAD: i64 = 16;
 const MAX_PAD: usize = 2;
 
 /// What is known of such a compute.
-struct Plan {
+pub struct Plan {
     op: Winograd,
     phases: Vec<Phase>,
     arrays: Arrays,
@@ -63,7 +65,7 @@ pub fn kernel(name: &str, c: &Compute, target: &Target) -> Option<(Schedule, Ker
 }
 
 impl Plan {
-    fn new(c: &Compute) -> Option<Plan> {
+    pub fn new(c: &Compute) -> Option<Plan> {
         let [transformed, products, back, ..] = &c.stages[..] else { return None };
         let tile = match transformed.axes.first()?.extent.as_const()? {
             16 => 2,
@@ -125,19 +127,14 @@ impl Plan {
     }
 
     /// Vectors of channels, rows of tiles in a block, and the register tile of the products.
-    fn schedule(&self, target: &Target) -> Option<Schedule> {
+    pub fn schedule(&self, target: &Target) -> Option<Schedule> {
         let lanes = i64::from(target.lanes(4));
         if self.block % lanes != 0 || self.filters % lanes != 0 {
             return None;
         }
         let most = if target.vector_registers >= 32 { 4 } else { 2 };
         let nr = (1..=most).rev().find(|nr| (self.block / lanes) % nr == 0)?;
-        let space = target.space(Scope::Stack).and_then(|s| s.bytes).unwrap_or(1 << 20) as i64;
         let cache = target.memory.iter().find(|l| l.name == "L2").map_or(1 << 20, |l| l.bytes as i64);
-        let fits = |rows: i64| {
-            let bytes = self.scratch(rows, lanes).map(|n| 4 * n);
-            bytes.iter().sum::<i64>() <= space / 2 && bytes.iter().all(|b| *b <= MAX_ARRAY_BYTES as i64)
-        };
         // Filters that no cache keeps are read once for each block.
         let domain = (self.op.tile as i64 + 2).pow(2);
         let is_streamed = 4 * domain * self.channels * self.filters > cache;
@@ -145,7 +142,7 @@ impl Plan {
         let wanted = (tiles / self.tile_columns).clamp(1, self.tile_rows);
         let count = (self.tile_rows + wanted - 1) / wanted;
         let rows = (self.tile_rows + count - 1) / count;
-        let rows = (1..=rows).rev().find(|r| fits(*r))?;
+        let rows = (1..=rows).rev().find(|r| self.has_room(*r, lanes, target))?;
         let mr = even(rows * self.tile_columns, (i64::from(target.vector_registers) - 1 - nr) / nr);
         // One block is two tasks, each with half of the filters.
         let panels = self.filters / (nr * lanes);
@@ -160,6 +157,49 @@ impl Plan {
         })
     }
 
+    /// Whether the arrays for a block of so many rows of tiles fit on a stack.
+    fn has_room(&self, rows: i64, lanes: i64, target: &Target) -> bool {
+        let space = target.space(Scope::Stack).and_then(|s| s.bytes).unwrap_or(1 << 20) as i64;
+        let bytes = self.scratch(rows, lanes).map(|n| 4 * n);
+        bytes.iter().sum::<i64>() <= space / 2 && bytes.iter().all(|b| *b <= MAX_ARRAY_BYTES as i64)
+    }
+
+    /// What can be chosen.
+    pub fn knobs(&self, s: &Schedule) -> Vec<Knob> {
+        let divisors =
+            |n: i64, unit: u32| (1..=n.min(8)).filter(|d| n % d == 0).map(|d| unit * d as u32).collect();
+        let rows = [1, 2, 3, 4, 6, 8, 12, 16, 28].into_iter().filter(|r| i64::from(*r) <= self.tile_rows);
+        let parts = [1, 2, 4, 8].into_iter().map(|n| (self.filters / n) as u32);
+        vec![
+            Knob::new(None, Field::Mr, (1..=MOST.0).collect()),
+            Knob::new(None, Field::Nr, divisors(self.block / i64::from(s.lanes), 1)),
+            Knob::new(None, Field::Kc, rows.collect()),
+            Knob::new(None, Field::Panel, parts.collect()),
+        ]
+    }
+
+    /// Whether a schedule evaluates it, with the bits of the schedule `like`.
+    pub fn allows(&self, like: &Schedule, s: &Schedule, target: &Target) -> bool {
+        let [lanes, mr, nr, rows, panel] = [s.lanes, s.mr, s.nr, s.kc, s.panel].map(i64::from);
+        let only = Schedule { mr: s.mr, nr: s.nr, kc: s.kc, panel: s.panel, ..like.clone() };
+        let is_tile = (1..=i64::from(MOST.0)).contains(&mr) && nr > 0 && (self.block / lanes) % nr == 0;
+        let is_part = panel > 0 && self.filters % panel == 0 && panel % (nr.max(1) * lanes) == 0;
+        let is_block = (1..=self.tile_rows).contains(&rows) && self.has_room(rows, lanes, target);
+        only == *s && is_tile && is_part && is_block
+    }
+
+    /// What a schedule should cost.
+    pub fn predict(&self, s: &Schedule, target: &Target) -> Prediction {
+        let [lanes, rows, panel] = [s.lanes, s.kc, s.panel].map(|n| i64::from(n).max(1));
+        let images = self.phases[2].axes[0].extent.as_const().unwrap_or(1);
+        let blocks = (self.tile_rows + rows - 1) / rows * images * (self.filters / panel);
+        let domain = (self.op.tile as i64 + 2).pow(2);
+        let tiles = rows.min(self.tile_rows) * self.tile_columns;
+        let extents = [tiles, panel / lanes, self.channels, domain.saturating_mul(blocks)];
+        let product = Schedule { kc: 0, mc: 0, panel: 0, ..s.clone() };
+        Shape::of(target, extents, s.lanes).predict(&product)
+    }
+
     /// Elements of the arrays for a block of so many rows of tiles: what is multiplied, and the products.
     fn scratch(&self, rows: i64, lanes: i64) -> [i64; 2] {
         let domain = (self.op.tile as i64 + 2).pow(2);
@@ -168,7 +208,7 @@ impl Plan {
         [domain * (tiles * whole + lanes), domain * (tiles * self.filters + lanes)]
     }
 
-    fn kernel(&self, name: &str, s: &Schedule) -> Result<Kernel> {
+    pub fn kernel(&self, name: &str, s: &Schedule) -> Result<Kernel> {
         let mut frame = Frame::kernel();
         let per_block = i64::from(s.kc);
         let blocks = (self.tile_rows + per_block - 1) / per_block;
