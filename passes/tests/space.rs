@@ -94,7 +94,7 @@ fn check_with(text: &str, n_points: usize, symbols: &[(&str, i64)]) -> usize {
 }
 
 fn check(text: &str) {
-    assert!(check_with(text, 5, &[]) > 0, "{text}");
+    assert!(check_with(text, 4, &[]) > 0, "{text}");
 }
 
 #[test]
@@ -124,7 +124,7 @@ fn products_of_unknown_extents() {
 #[test]
 fn convolutions() {
     for (c, m, h, w, kernel, stride, pad) in
-        [(6, 24, 5, 7, 3, 1, 1), (2, 20, 4, 140, 3, 1, 0), (2, 9, 13, 14, 5, 2, 2)]
+        [(6, 24, 5, 7, 3, 1, 1), (2, 9, 3, 140, 3, 1, 0), (2, 9, 9, 11, 5, 2, 2)]
     {
         let (oh, ow) = ((h + 2 * pad - kernel) / stride + 1, (w + 2 * pad - kernel) / stride + 1);
         let attributes =

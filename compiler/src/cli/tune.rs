@@ -6,7 +6,7 @@ use super::profile::shortened;
 use aic::profile::{self, Machine as Roofline};
 use aic::session;
 use aic::tune::records::{Log, Records, State};
-use aic::tune::{Context, Machine, Meter, Options, Recorder, Task, Tuner, Whole, report, worker};
+use aic::tune::{Context, Machine, Meter, Options, Recorder, Search, Task, Tuner, Whole, report, worker};
 use aic_backends::CpuOptions;
 use aic_ir::error::{Error, Result};
 use aic_ir::schedule::Schedule;
@@ -62,7 +62,7 @@ pub struct Args {
     /// Decide again by what was measured, and measure nothing
     #[arg(long, value_name = "FILE")]
     replay: Option<PathBuf>,
-    /// Measure random schedules instead of promising ones
+    /// Measure random schedules, as many of every kernel, for later searches to learn from
     #[arg(long)]
     random: bool,
     /// Write the records in use to a file, without those that led to them
@@ -138,7 +138,11 @@ fn tune(args: &Args, model: &ModelArgs, path: &Path) -> Result<()> {
     let bar = Bar::start(args.budget);
     let mut tuner = Tuner {
         tasks,
-        options: Options { budget: args.budget * SEARCH, seed: args.run.seed, is_learning: !args.random },
+        options: Options {
+            budget: args.budget * SEARCH,
+            seed: args.run.seed,
+            search: if args.random { Search::Random } else { Search::Guided },
+        },
         recorder,
         log: Some(Log::open(path)?),
         machine,

@@ -21,7 +21,7 @@ pub use context::{Context, Whole};
 pub use job::{Job, Operand};
 pub use machine::Machine;
 pub use recorder::Recorder;
-pub use task::Task;
+pub use task::{Order, Task};
 pub use trees::{Ranker, Sample};
 
 use aic_ir::error::{Error, Result};
@@ -50,8 +50,17 @@ pub struct Options {
     pub budget: f64,
     /// Seed of what is random.
     pub seed: u64,
-    /// Whether trees rank schedules; otherwise they are random ones.
-    pub is_learning: bool,
+    /// Which schedules it measures.
+    pub search: Search,
+}
+
+/// Which schedules are measured.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Search {
+    /// Promising ones, of kernels from which much is to be gained.
+    Guided,
+    /// Random ones, as many of every kernel, beside the one that the model of costs chooses: to learn from.
+    Random,
 }
 
 /// Kernels, and what tunes them.
@@ -81,25 +90,36 @@ impl Tuner<'_> {
         let mut rng = Rng::new(self.options.seed);
         let whole: f64 = self.tasks.iter().map(|t| t.seconds).sum();
         while self.recorder.at() < self.options.budget {
-            let gains = self.tasks.iter().map(Task::expected_gain).enumerate();
-            let Some((k, gain)) = gains.max_by(|a, b| a.1.total_cmp(&b.1)) else { break };
-            if gain <= NEGLIGIBLE * whole {
-                break;
-            }
+            let Some(k) = self.next(whole) else { break };
             self.round(k, &mut rng)?;
             (self.watch)(&self.tasks, k, self.recorder.at());
         }
         Ok(())
     }
 
+    /// The kernel that the next round is for, if there is to be one; `whole` are the seconds of all of them.
+    fn next(&self, whole: f64) -> Option<usize> {
+        let tasks = self.tasks.iter().enumerate().filter(|(_, t)| t.expected_gain() > 0.0);
+        match self.options.search {
+            Search::Random => tasks.min_by_key(|(_, t)| t.tried.len()).map(|(k, _)| k),
+            Search::Guided => {
+                let gains = tasks.map(|(k, t)| (k, t.expected_gain()));
+                let most = gains.max_by(|a, b| a.1.total_cmp(&b.1));
+                most.filter(|(_, gain)| *gain > NEGLIGIBLE * whole).map(|(k, _)| k)
+            }
+        }
+    }
+
     /// Measures some schedules of kernel `k`, and makes a better one that which is in use.
     fn round(&mut self, k: usize, rng: &mut Rng) -> Result<()> {
-        let samples: Vec<Sample> = match self.options.is_learning {
-            true => self.tasks.iter().flat_map(Task::samples).collect(),
-            false => Vec::new(),
-        };
+        let samples: Vec<Sample> = self.tasks.iter().flat_map(Task::samples).collect();
         let ranker = (samples.len() >= ENOUGH).then(|| Ranker::learn(&samples));
-        let candidates = self.tasks[k].propose(BATCH, ranker.as_ref(), rng);
+        let order = match (self.options.search, &ranker) {
+            (Search::Random, _) => Order::Random,
+            (Search::Guided, None) => Order::Cost,
+            (Search::Guided, Some(ranker)) => Order::Learned(ranker),
+        };
+        let candidates = self.tasks[k].propose(BATCH, order, rng);
         if candidates.is_empty() {
             self.tasks[k].give_up();
             return Ok(());
@@ -116,6 +136,9 @@ impl Tuner<'_> {
             if fastest.as_ref().is_none_or(|(least, _)| ratio < *least) {
                 fastest = Some((ratio, s.clone()));
             }
+        }
+        if self.options.search == Search::Random {
+            return Ok(());
         }
         self.tasks[k].stale += 1;
         if let Some((_, s)) = fastest.filter(|(ratio, _)| *ratio < FASTER[0]) {

@@ -13,10 +13,23 @@ use std::sync::Arc;
 /// Schedules among which those to measure are chosen, and measured ones that others are made of.
 const POOL: usize = 96;
 const PARENTS: usize = 6;
+/// Knobs that are turned for a random point.
+const WAY: usize = 8;
 /// Rounds without a better schedule after which a kernel is left alone.
 const PATIENCE: u32 = 5;
 /// The part of its time that a kernel is expected to lose, at most and at least.
 const HOPE: (f64, f64) = (0.02, 0.4);
+
+/// Which schedules are measured first.
+#[derive(Clone, Copy)]
+pub enum Order<'a> {
+    /// Those that the model of costs thinks best of.
+    Cost,
+    /// Those that trees think best of.
+    Learned(&'a Ranker),
+    /// Any.
+    Random,
+}
 
 /// A kernel, and what is known of it.
 pub struct Task {
@@ -111,28 +124,35 @@ impl Task {
         measured.map(|(s, ratio)| (self.features(s), ratio.ln()))
     }
 
-    /// Schedules to measure next, `n` at most: those that `ranker`, or the model of costs, thinks best of, and a random one.
-    pub fn propose(&mut self, n: usize, ranker: Option<&Ranker>, rng: &mut Rng) -> Vec<Schedule> {
+    /// Schedules to measure next, `n` at most, of a pool of new ones.
+    pub fn propose(&mut self, n: usize, order: Order, rng: &mut Rng) -> Vec<Schedule> {
         let mut chosen: Vec<Schedule> = Vec::new();
         while let (Some(s), true) = (self.starts.pop(), chosen.len() + 1 < n) {
             chosen.push(s);
         }
-        let mut pool = self.pool(rng);
-        let score = |s: &Schedule| match ranker {
-            Some(ranker) => ranker.value(&self.features(s)),
-            None => self.space.predict(s).seconds,
-        };
-        if let Some(any) = (!pool.is_empty()).then(|| pool.swap_remove(rng.below(pool.len()))) {
-            chosen.push(any);
-        }
-        let mut scored: Vec<(f64, Schedule)> = pool.into_iter().map(|s| (score(&s), s)).collect();
-        scored.sort_by(|a, b| a.0.total_cmp(&b.0));
-        chosen.extend(scored.into_iter().map(|(_, s)| s).take(n.saturating_sub(chosen.len())));
+        let pool = self.pool(matches!(order, Order::Random), rng);
+        chosen.extend(self.choose(pool, n.saturating_sub(chosen.len()), order, rng));
         chosen
     }
 
-    /// Schedules that weren't measured yet: the best ones with some knobs turned, and points on random ways.
-    fn pool(&self, rng: &mut Rng) -> Vec<Schedule> {
+    /// Schedules of a pool, `n` at most: those that come first, and a random one.
+    pub fn choose(&self, mut pool: Vec<Schedule>, n: usize, order: Order, rng: &mut Rng) -> Vec<Schedule> {
+        if pool.is_empty() || n == 0 {
+            return Vec::new();
+        }
+        let any = pool.swap_remove(rng.below(pool.len()));
+        let mut score = |s: &Schedule| match order {
+            Order::Cost => self.space.predict(s).seconds,
+            Order::Learned(ranker) => ranker.value(&self.features(s)),
+            Order::Random => rng.unit(),
+        };
+        let mut scored: Vec<(f64, Schedule)> = pool.into_iter().map(|s| (score(&s), s)).collect();
+        scored.sort_by(|a, b| a.0.total_cmp(&b.0));
+        std::iter::once(any).chain(scored.into_iter().map(|(_, s)| s)).take(n).collect()
+    }
+
+    /// Schedules that weren't measured yet: the best ones with some knobs turned, and points on random ways; or these alone.
+    fn pool(&self, is_random: bool, rng: &mut Rng) -> Vec<Schedule> {
         let mut parents: Vec<&(Schedule, f64)> = self.tried.iter().filter(|(_, r)| r.is_finite()).collect();
         parents.sort_by(|a, b| a.1.total_cmp(&b.1));
         let mut parents: Vec<&Schedule> = parents.into_iter().map(|(s, _)| s).take(PARENTS).collect();
@@ -140,8 +160,10 @@ impl Task {
         parents.push(self.space.first());
         let mut pool: Vec<Schedule> = Vec::new();
         for k in 0..POOL {
-            let turns = if k % 4 == 0 { 6 } else { 1 + rng.below(3) };
-            let found = self.walk(rng.pick(&parents).clone(), turns, rng);
+            let found = match is_random || k % 4 == 0 {
+                true => self.walk(self.space.first().clone(), WAY, rng),
+                false => self.walk(rng.pick(&parents).clone(), 1 + rng.below(3), rng),
+            };
             if !self.known.contains_key(&found) && found != *self.space.first() && !pool.contains(&found) {
                 pool.push(found);
             }
