@@ -18,8 +18,8 @@ const TARGETS: [&str; 2] = ["sm_80", "sm_90a"];
 /// There is no LLVM or Python, or a case doesn't compile.
 pub fn gpu() -> Result<()> {
     setup::llvm()?;
-    run(cargo(&["build", "--release", "--package", "aic"]))?;
-    let (aic, folder) = (target_dir()?.join("release/aic"), target_dir()?.join("gpu"));
+    run(cargo(&["build", "--workspace", "--bin", "aic"]))?;
+    let (aic, folder) = (target_dir()?.join("debug/aic"), target_dir()?.join("gpu"));
     // What an earlier version made is not to pass for this one's. There may be none.
     let _ = fs::remove_dir_all(&folder);
     let graphs = folder.join("graphs");
