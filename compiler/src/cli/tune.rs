@@ -32,7 +32,7 @@ Examples:
   aic tune --import fast.jsonl
 
 Schedules of the model's kernels are measured, those first from which most is to be gained, and what is faster in the model \
-too is kept in a file of records. run, compile, bench, verify and profile use it for the same kernels on the same machine, \
+too is kept in a file of records. run, compile, bench and profile use it for the same kernels on the same machine, \
 with as many threads; --no-records leaves it alone. Tuned kernels give the bits of those that aren't. It may be stopped at \
 any time, and goes on where it was. Kernels of unknown extents aren't tuned: give dims values.";
 
@@ -198,9 +198,14 @@ fn tasks(
         // What the verifier can't prove of the kernel in use it can't prove of others.
         let has_choice = |s: &Space| !s.knobs().is_empty() && s.kernel("k", s.first()).is_ok();
         let Some(space) = space.filter(has_choice) else { continue };
-        let times = [row.seconds, row.bound.as_ref().map_or(0.0, |(least, _)| *least)];
+        let times = (row.launches, [row.seconds, row.bound.as_ref().map_or(0.0, |(least, _)| *least)]);
         let task = Task::new((key(c), c.clone()), space, nodes, times, records, machine);
-        tasks.entry(key(c)).and_modify(|t: &mut Task| t.seconds += row.seconds).or_insert(task);
+        tasks
+            .entry(key(c))
+            .and_modify(|t: &mut Task| {
+                (t.seconds, t.launches) = (t.seconds + row.seconds, t.launches + row.launches);
+            })
+            .or_insert(task);
     }
     Ok(tasks.into_values().collect())
 }
@@ -215,11 +220,10 @@ fn keep(tuner: &mut Tuner, context: &mut Context, budget: f64) -> Result<String>
     let time = Duration::from_secs_f64(budget * (1.0 - SEARCH) / 2.0);
     let mut kept: Vec<usize> = changed.clone();
     let mut whole = compare(tuner, context, &kept, time)?;
-    let is_faster = |k: &usize, tuner: &Tuner, whole: &Whole| {
+    kept.retain(|k| {
         let [ratio, wins] = whole.kernels.get(&tuner.tasks[*k].kernel).copied().unwrap_or([1.0, 0.0]);
         ratio <= KEPT.0 && wins >= KEPT.1
-    };
-    kept.retain(|k| is_faster(k, tuner, &whole));
+    });
     if kept.len() < changed.len() && !kept.is_empty() {
         whole = compare(tuner, context, &kept, time)?;
     }

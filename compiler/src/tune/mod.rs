@@ -1,6 +1,6 @@
 //! The auto-tuner: which schedules are faster on this machine than those that the model of costs chooses.
 //!
-//! Time goes, a round at a time, to the kernel of which the largest gain for the whole model is expected (`task`). A round
+//! Time goes, a round at a time, to the kernel of which the largest gain for the whole model is expected in that time (`task`). A round
 //! measures a few schedules beside the one in use, in a process of their own (`worker`, `child`); which ones is a matter of
 //! the model of costs first, of trees that learn from what was measured (`trees`) later. What is faster twice is tried in
 //! the model itself (`context`), and what is faster there is kept (`records`). No schedule changes a bit of the results.
@@ -103,9 +103,9 @@ impl Tuner<'_> {
         match self.options.search {
             Search::Random => tasks.min_by_key(|(_, t)| t.tried.len()).map(|(k, _)| k),
             Search::Guided => {
-                let gains = tasks.map(|(k, t)| (k, t.expected_gain()));
-                let most = gains.max_by(|a, b| a.1.total_cmp(&b.1));
-                most.filter(|(_, gain)| *gain > NEGLIGIBLE * whole).map(|(k, _)| k)
+                let worthwhile = tasks.filter(|(_, t)| t.expected_gain() > NEGLIGIBLE * whole);
+                let rate = |t: &Task| t.expected_gain() / t.round_seconds();
+                worthwhile.max_by(|a, b| rate(a.1).total_cmp(&rate(b.1))).map(|(k, _)| k)
             }
         }
     }

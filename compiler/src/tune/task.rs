@@ -13,6 +13,8 @@ use std::sync::Arc;
 /// Schedules among which those to measure are chosen, and measured ones that others are made of.
 const POOL: usize = 96;
 const PARENTS: usize = 6;
+/// Seconds of a round: for compiling, and for each second that the kernel takes.
+const ROUND: (f64, f64) = (0.4, 100.0);
 /// Knobs that are turned for a random point.
 const WAY: usize = 8;
 /// Rounds without a better schedule after which a kernel is left alone.
@@ -45,6 +47,8 @@ pub struct Task {
     pub seconds: f64,
     /// Of these, what the machine's tables say that it takes at least.
     pub least: f64,
+    /// Launches in a run.
+    pub launches: usize,
     /// The best schedule so far, and its time as a part of the first one's.
     pub best: Schedule,
     /// As a part of the first one's time.
@@ -64,7 +68,7 @@ impl Task {
         (kernel, compute): (u64, Arc<Compute>),
         space: Space,
         nodes: String,
-        [seconds, least]: [f64; 2],
+        (launches, [seconds, least]): (usize, [f64; 2]),
         records: &Records,
         machine: &Machine,
     ) -> Task {
@@ -76,6 +80,7 @@ impl Task {
             nodes,
             seconds,
             least,
+            launches,
             best,
             ratio: 1.0,
             stale: 0,
@@ -111,6 +116,11 @@ impl Task {
         let now = self.seconds * self.ratio;
         let room = (1.0 - self.least / now.max(1e-12)).clamp(HOPE.0, HOPE.1);
         now * room * 0.6f64.powi(self.stale as i32)
+    }
+
+    /// Seconds that a round may be expected to take: compiling, and running every schedule several times.
+    pub fn round_seconds(&self) -> f64 {
+        ROUND.0 + ROUND.1 * self.seconds * self.ratio / self.launches.max(1) as f64
     }
 
     /// Leaves the kernel alone.
