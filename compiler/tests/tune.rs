@@ -125,6 +125,22 @@ fn tuned_models_keep_their_bits() {
     }
 }
 
+/// The schedule that is chosen comes first, beside others with what bounds them.
+#[test]
+fn the_model_of_costs_says_why() {
+    let folder = tempfile::tempdir().unwrap();
+    let why = |more: &[&str]| {
+        let model = digits();
+        let common = ["kernels", &model, "--dim", "batch=3", "--why"];
+        aic(folder.path(), &[&common[..], more].concat()).0
+    };
+    let all = why(&[]);
+    assert!(all.contains("intensity") && all.contains("bound") && all.contains("contract lanes="), "{all}");
+    let one = why(&["fused_1"]);
+    assert!(one.len() < all.len() && one.contains("fused_1"), "{one}");
+    assert!(why(&["--target", "sm_80"]).contains("there is no choice"));
+}
+
 fn dims() -> aic::import::onnx::ImportOptions {
     let dims = [("batch".to_owned(), 3)].into_iter().collect();
     aic::import::onnx::ImportOptions { dims, ..Default::default() }

@@ -155,7 +155,7 @@ fn why(title: &str, c: &Compute, target: &Target) -> String {
     )
 }
 
-/// What the tables of a machine say that a compute takes at least.
+/// What a compute is by its definition, and the time that the tables of a machine say its arithmetic takes.
 fn roofline(c: &Compute, target: &Target) -> String {
     let number = |d: aic_ir::dim::Dim| d.as_const().map_or(f64::NAN, |n| n as f64);
     let flops = number(c.flops());
@@ -165,7 +165,7 @@ fn roofline(c: &Compute, target: &Target) -> String {
     let Some(dtype) = c.outputs.first().map(|k| c.stages[*k].dtype) else { return String::new() };
     let micro = flops / peak_of(target, dtype) * 1e6;
     format!(
-        "{flops} operations, {bytes} bytes, intensity {:.2}; at least {micro:.2} us of arithmetic",
+        "{flops} operations, {bytes} bytes, intensity {:.2}; {micro:.2} us of arithmetic as defined",
         flops / bytes
     )
 }

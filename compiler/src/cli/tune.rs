@@ -221,8 +221,11 @@ fn keep(tuner: &mut Tuner, context: &mut Context, budget: f64) -> Result<String>
     let mut kept: Vec<usize> = changed.clone();
     let mut whole = compare(tuner, context, &kept, time)?;
     kept.retain(|k| {
-        let [ratio, wins] = whole.kernels.get(&tuner.tasks[*k].kernel).copied().unwrap_or([1.0, 0.0]);
-        ratio <= KEPT.0 && wins >= KEPT.1
+        let t = &tuner.tasks[*k];
+        let [ratio, wins] = whole.kernels.get(&t.kernel).copied().unwrap_or([1.0, 0.0]);
+        // What was kept before stays unless it is slower now.
+        let stays = t.kept.as_ref() == Some(&t.best) && ratio <= 1.0;
+        stays || ratio <= KEPT.0 && wins >= KEPT.1
     });
     if kept.len() < changed.len() && !kept.is_empty() {
         whole = compare(tuner, context, &kept, time)?;

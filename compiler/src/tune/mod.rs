@@ -119,7 +119,8 @@ impl Tuner<'_> {
             (Search::Guided, None) => Order::Cost,
             (Search::Guided, Some(ranker)) => Order::Learned(ranker),
         };
-        let candidates = self.tasks[k].propose(BATCH, order, rng);
+        let n = self.tasks[k].at_once(BATCH);
+        let candidates = self.tasks[k].propose(n, order, rng);
         if candidates.is_empty() {
             self.tasks[k].give_up();
             return Ok(());

@@ -13,6 +13,8 @@ use std::sync::Arc;
 /// Schedules among which those to measure are chosen, and measured ones that others are made of.
 const POOL: usize = 96;
 const PARENTS: usize = 6;
+/// Bytes that the constants of schedules may take that are measured together.
+const MEMORY: usize = 512 << 20;
 /// Seconds of a round: for compiling, and for each second that the kernel takes.
 const ROUND: (f64, f64) = (0.4, 100.0);
 /// Knobs that are turned for a random point.
@@ -53,6 +55,8 @@ pub struct Task {
     pub best: Schedule,
     /// As a part of the first one's time.
     pub ratio: f64,
+    /// The schedule that records keep.
+    pub kept: Option<Schedule>,
     /// Rounds without a better one.
     pub stale: u32,
     /// What was measured, in that order: the ratio, or infinity where there was no right result.
@@ -83,6 +87,7 @@ impl Task {
             launches,
             best,
             ratio: 1.0,
+            kept: None,
             stale: 0,
             tried: Vec::new(),
             known: HashMap::new(),
@@ -91,8 +96,14 @@ impl Task {
         let (here, elsewhere) = records.of(kernel, machine);
         for r in here.into_iter().filter(|r| task.space.is_legal(&r.schedule)).collect::<Vec<_>>() {
             match r.state {
-                State::Better | State::Kept => (task.best, task.ratio) = (r.schedule.clone(), r.ratio),
-                State::Rejected => (task.best, task.ratio) = (task.space.first().clone(), 1.0),
+                State::Better => (task.best, task.ratio) = (r.schedule.clone(), r.ratio),
+                State::Kept => {
+                    (task.best, task.ratio) = (r.schedule.clone(), r.ratio);
+                    task.kept = Some(r.schedule.clone());
+                }
+                State::Rejected => {
+                    (task.best, task.ratio, task.kept) = (task.space.first().clone(), 1.0, None)
+                }
                 State::Tried => task.note(&r.schedule, r.ratio),
                 State::Failed => task.note(&r.schedule, f64::INFINITY),
             }
@@ -121,6 +132,16 @@ impl Task {
     /// Seconds that a round may be expected to take: compiling, and running every schedule several times.
     pub fn round_seconds(&self) -> f64 {
         ROUND.0 + ROUND.1 * self.seconds * self.ratio / self.launches.max(1) as f64
+    }
+
+    /// Schedules that can be measured at a time: each has its own copies of the constants.
+    pub fn at_once(&self, most: usize) -> usize {
+        let bytes = |k: &usize| {
+            let ty = &self.compute.inputs[*k];
+            ty.numel().as_const().map_or(0, |n| n as usize * ty.dtype.size())
+        };
+        let constants: usize = self.compute.constants.iter().map(bytes).sum();
+        (MEMORY / constants.max(1)).clamp(2, most)
     }
 
     /// Leaves the kernel alone.
