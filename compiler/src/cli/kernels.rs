@@ -68,7 +68,7 @@ pub fn execute(args: &Args) -> Result<()> {
     imported.warnings.iter().for_each(|w| print::warning(w));
     let options = args.optimise.options(CpuOptions::default())?.pipeline_for(args.target.clone());
     let program = pipeline::compile(imported.graph, &options)?;
-    let g = &program.graph;
+    let (g, target) = (&program.graph, options.machine());
     let (mut out, mut n_kernels) = (String::new(), 0);
     for (_, n) in g.nodes().filter(|(_, n)| !matches!(n.op, Op::Const(_) | Op::Reshape(_))) {
         let types =
@@ -78,7 +78,7 @@ pub fn execute(args: &Args) -> Result<()> {
         let title = format!("{} {}", n.op.keyword(), origin.join(", "));
         let pieces = n.op.compute(&x, &y).map(|c| {
             let c = Compute { constants: lower::constants(g, n), ..c };
-            schedule::pieces(&c, &args.target)
+            schedule::pieces(&c, &target)
         });
         let pieces = pieces.unwrap_or_default();
         for piece in &pieces {
@@ -89,10 +89,10 @@ pub fn execute(args: &Args) -> Result<()> {
             }
             if args.why {
                 n_kernels += 1;
-                out += &why(&format!("{name} {}", title.trim_end()), &piece.compute, &args.target);
+                out += &why(&format!("{name} {}", title.trim_end()), &piece.compute, &target);
                 continue;
             }
-            match kernel(&name, piece, args) {
+            match kernel(&name, piece, args, &target) {
                 Ok((s, k)) => {
                     n_kernels += 1;
                     let _ = writeln!(out, "// {}\n// {s}\n{k}", title.trim_end());
@@ -112,15 +112,15 @@ pub fn execute(args: &Args) -> Result<()> {
 }
 
 /// The kernel of a piece, by the schedule that was asked for if it fits.
-fn kernel(name: &str, piece: &Piece, args: &Args) -> Result<(Schedule, Kernel)> {
+fn kernel(name: &str, piece: &Piece, args: &Args, target: &Target) -> Result<(Schedule, Kernel)> {
     if let (Some(s), Ok(nest)) = (&args.schedule, Nest::new(&piece.compute))
         && nest.reduction.is_some()
     {
         let k = schedule::apply(name, &nest, s);
-        verify::report("the kernel of this schedule", &verify::kernel_for(&k, &args.target))?;
+        verify::report("the kernel of this schedule", &verify::kernel_for(&k, target))?;
         return Ok((s.clone(), k));
     }
-    schedule::kernel(name, &piece.compute, &args.target).map(|made| (made.schedule, made.kernel))
+    schedule::kernel(name, &piece.compute, target).map(|made| (made.schedule, made.kernel))
 }
 
 /// Schedules that are printed beside the one that is chosen.
