@@ -22,7 +22,7 @@ mod tiles;
 pub(super) use choices::{allows, allows_packed, blocks, predict};
 pub use pack::packings;
 pub(super) use pack::{choose_packed, column, packed, packed_body, packed_buffer, panel};
-pub(super) use plan::Shape;
+pub(super) use plan::{FAR, Shape};
 pub(super) use tile::{Sums, TileMaker};
 pub(super) use tiles::{Part, Tiles};
 
@@ -132,7 +132,10 @@ fn tiles(nest: &Nest, s: &Schedule, roles: &Roles, frame: &mut Frame) -> Vec<Stm
     let mut extents: Vec<Dim> = outer.iter().map(|a| a.extent.clone()).collect();
     extents.push(blocks.as_ref().map_or(1.into(), Tiles::steps));
     extents.push(columns.steps());
-    let index = frame.index(&extents);
+    let of_panel = usize::from(panels_come_first(nest, s, roles, &outer));
+    extents.rotate_right(of_panel);
+    let mut index = frame.index(&extents);
+    index.rotate_left(of_panel);
     let [.., block, panel] = &index[..] else { return Vec::new() };
     let axes = outer.iter().zip(&index).map(|(a, i)| (a.var.clone(), i.clone())).collect();
     let (sums, terms, finishes, ask) = (None, None, true, None);
@@ -159,6 +162,15 @@ fn tiles(nest: &Nest, s: &Schedule, roles: &Roles, frame: &mut Frame) -> Vec<Stm
         Some(blocks) => blocks.visit(block, &mut |m0, part| of_block(m0, &part.width.into())),
     };
     frame.outermost(&extents, body)
+}
+
+/// Whether the loop over panels is the outermost: all other axes share the packed factor, and it is larger than the other.
+fn panels_come_first(nest: &Nest, s: &Schedule, roles: &Roles, outer: &[&Axis]) -> bool {
+    let is_shared = outer.iter().all(|a| !roles.vector.mentions(&a.var));
+    let rows = outer.iter().map(|a| &a.extent).chain(roles.m.map(|m| &nest.axes[m].extent));
+    let rows = rows.fold(Some(1i64), |n, extent| n?.checked_mul(extent.as_const()?));
+    let columns = nest.axes[roles.n].extent.as_const();
+    s.pack > 0 && s.mc == 0 && is_shared && rows.zip(columns).is_some_and(|(rows, columns)| rows < columns)
 }
 
 /// Terms of the sum in blocks, so that a block's rows of a panel stay in the nearest cache while all rows of the output

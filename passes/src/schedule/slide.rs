@@ -8,7 +8,7 @@
 mod tile;
 
 use super::Frame;
-use super::contract::{Roles, Shape, Tiles, packed, packed_buffer};
+use super::contract::{FAR, Roles, Shape, Tiles, packed, packed_buffer};
 use super::nest::{Flat, Nest};
 use super::space::Prediction;
 use crate::packing::Packing;
@@ -279,12 +279,12 @@ pub fn predict(nest: &Nest, s: &Schedule, target: &Target) -> Option<Prediction>
     })
 }
 
-/// The terms of a panel if the next one is to be asked for while it is used: all of them come from memory, and two stay in
-/// the second cache.
+/// The terms of a panel if the next one is to be asked for while it is used: all of them are likely to come from afar, and
+/// a panel leaves room in the second cache.
 fn ahead(packing: &Packing, element: usize, target: &Target) -> u32 {
     let near = target.memory.iter().find(|l| l.name == "L2").map_or(1 << 20, |l| l.bytes as usize);
     let panel = packing.n_terms().saturating_mul(packing.panel).saturating_mul(element);
-    let is_far = panel.saturating_mul(packing.n_panels()) > near && panel.saturating_mul(2) <= near;
+    let is_far = panel.saturating_mul(packing.n_panels()) > near / FAR as usize && panel <= near / 4 * 3;
     if is_far { u32::try_from(packing.n_terms()).unwrap_or(0) } else { 0 }
 }
 

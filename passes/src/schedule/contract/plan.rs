@@ -37,6 +37,8 @@ const MOST_OF_SEVERAL: i64 = 4;
 /// Threads that the work is to be shared evenly by, and the seconds of it that one of them does alone.
 const THREADS: i64 = 2;
 const ALONE: f64 = 2e-5;
+/// A factor of less than this part of the cache next to the nearest isn't asked for.
+pub const FAR: i64 = 16;
 /// Bytes ahead of which a factor that is read once is asked for.
 const AHEAD_BYTES: i64 = 8 << 10;
 
@@ -270,13 +272,13 @@ impl Shape<'_> {
     }
 
     /// Terms ahead of which a packed factor is asked for: the next block or panel while tiles of rows read this one, or some
-    /// bytes where it is read once. 0 if it stays in a cache that is near.
+    /// bytes where it is read once. 0 if it is so small that it may well be near since the last run.
     fn ahead(&self, mr: i64, nr: i64, mc: i64, kc: i64) -> i64 {
         let near = self.target.memory.get(1).map_or(0, |l| l.bytes as i64);
         let row = nr * self.vector_bytes;
         let rows = if mc > 0 { mc } else { self.rows };
         match self.columns(self.vectors) {
-            all if all <= near => 0,
+            all if all <= near / FAR => 0,
             _ if kc > 0 => kc,
             _ if rows > mr && self.columns(nr) <= near / 2 => self.terms,
             _ => (AHEAD_BYTES / row).max(1),
