@@ -1,7 +1,9 @@
 #!/usr/bin/env python3
-"""Measures kernels of aic against what this machine allows, and writes the table of docs/performance.md.
+"""Measures kernels of aic against what this machine allows, and writes the tables of docs/performance.md.
 
     python tools/roofline.py --aic target/release/aic [--threads 1,2] [--only REGEX] [--page docs/performance.md]
+
+Without `--page` the tables are only printed.
 
 Every case is a model of one operator, compiled by `aic compile` and called through its C interface. Its limit is measured
 by loops in C that do nothing else: multiply-adds in registers, reading, or reading and writing as many bytes. Where the
@@ -110,6 +112,7 @@ float *large(size_t n) {
 }
 """
 N_CHAINS = 10
+BEGIN, END = "<!-- limits -->\n", "<!-- end of limits -->\n"
 SLICE_S = 0.003
 # A CPU of two units for vectors of 512 bits; some that have them are not known to `llvm-mca` by their own names.
 CPU_MODEL = "skylake-avx512"
@@ -344,7 +347,14 @@ def main():
     parser.add_argument("--threads", default="1,2")
     parser.add_argument("--only", default="")
     parser.add_argument("--rounds", type=int, default=25)
+    parser.add_argument("--page", type=pathlib.Path)
     args = parser.parse_args()
+    lines = []
+
+    def say(line):
+        print(line, flush=True)
+        lines.append(line)
+
     for n_threads in map(int, args.threads.split(",")):
         if n_threads == 1:
             os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
@@ -352,7 +362,8 @@ def main():
             folder = pathlib.Path(folder)
             probe = Probe(folder, n_threads)
             division = probe.cycles_per_division()
-            print(f"\n| {n_threads} thread(s) | rate | limit | % of medians | % of bests |\n|---|---|---|---|---|")
+            threads = f"{n_threads} thread{'s' if n_threads > 1 else ''}"
+            say(f"\n| {threads} | rate | limit | % of medians | % of bests |\n|---|---|---|---|---|")
             for name, graph, flops, n_read, n_written in cases():
                 if not re.search(args.only, name):
                     continue
@@ -369,11 +380,13 @@ def main():
                 ours, our_best, most, best = measure(model, limit, amount, args.rounds)
                 unit = "GFLOP/s" if flops else "GB/s"
                 share, share_of_best = 100 * ours / most, 100 * our_best / best
-                print(
-                    f"| {name} | {ours / 1e9:.1f} {unit} | {most / 1e9:.1f} {unit}, {by} | {share:.0f} | {share_of_best:.0f} |",
-                    flush=True,
+                say(
+                    f"| {name} | {ours / 1e9:.1f} {unit} | {most / 1e9:.1f} {unit}, {by} | {share:.0f} | {share_of_best:.0f} |"
                 )
         os.sched_setaffinity(0, range(os.cpu_count()))
+    if args.page:
+        before, rest = args.page.read_text().split(BEGIN)
+        args.page.write_text(before + BEGIN + "\n".join(lines).lstrip() + "\n" + END + rest.split(END)[1])
 
 
 if __name__ == "__main__":

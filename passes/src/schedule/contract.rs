@@ -167,8 +167,8 @@ fn tiles(nest: &Nest, s: &Schedule, roles: &Roles, frame: &mut Frame) -> Vec<Stm
 /// Whether the loop over panels is the outermost: all other axes share the packed factor, and it is larger than the other.
 fn panels_come_first(nest: &Nest, s: &Schedule, roles: &Roles, outer: &[&Axis]) -> bool {
     let is_shared = outer.iter().all(|a| !roles.vector.mentions(&a.var));
-    let rows = outer.iter().map(|a| &a.extent).chain(roles.m.map(|m| &nest.axes[m].extent));
-    let rows = rows.fold(Some(1i64), |n, extent| n?.checked_mul(extent.as_const()?));
+    let mut rows = outer.iter().map(|a| &a.extent).chain(roles.m.map(|m| &nest.axes[m].extent));
+    let rows = rows.try_fold(1i64, |n, extent| n.checked_mul(extent.as_const()?));
     let columns = nest.axes[roles.n].extent.as_const();
     s.pack > 0 && s.mc == 0 && is_shared && rows.zip(columns).is_some_and(|(rows, columns)| rows < columns)
 }
