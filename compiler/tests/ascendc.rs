@@ -3,6 +3,7 @@
 
 #[path = "../../passes/tests/common/mod.rs"]
 mod common;
+mod families;
 
 use aic::ascend::{self, Compiled, Step};
 use aic::driver::Source;
@@ -16,7 +17,10 @@ use aic_ir::op::{Op, Operand, Rng, Values};
 use aic_ir::target::Target;
 use aic_ir::tensor::Tensor;
 use aic_passes::pipeline::Options;
+use aic_passes::runner::Numerics;
 use common::{difference, one_node};
+use families::{FAMILIES, INTEGERS};
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::process::Command;
 
@@ -30,8 +34,19 @@ struct Case {
 impl Case {
     /// A graph compiled for the chip, under names of its own.
     fn new(k: usize, what: String, graph: Graph, x: Vec<Tensor>, want: Vec<Tensor>) -> Result<Case> {
+        Case::compiled(&Options::new(Target::ascend_910b3()), k, what, graph, x, want)
+    }
+
+    fn compiled(
+        options: &Options,
+        k: usize,
+        what: String,
+        graph: Graph,
+        x: Vec<Tensor>,
+        want: Vec<Tensor>,
+    ) -> Result<Case> {
         let target = Target::ascend_910b3();
-        let mut program = aic_passes::pipeline::compile(graph, &Options::new(target.clone()))?;
+        let mut program = aic_passes::pipeline::compile(graph, options)?;
         program.kernels.iter_mut().for_each(|kernel| kernel.name = format!("c{k}_{}", kernel.name));
         let mut compiled = ascend::compile(program, &target)?;
         for f in &mut compiled.functions {
@@ -99,7 +114,8 @@ fn operators_on_the_model() {
     assert!(n_on_chip > 30, "only {n_on_chip} are on the chip; not {}", on_host.join(", "));
 }
 
-/// Graphs of odd shapes: products with what follows them on vector cores, norms, rows, in all float types.
+/// Graphs of odd shapes: products with what follows them on vector cores, convolutions with and without padding, attention,
+/// norms, rows, transpositions, in all float types.
 const NETWORKS: &[&str] = &[
     "graph(%0 \"a\": f16[33,57], %1 \"b\": f16[57,41], %2 \"bias\": f16[41]) -> f16[33,41] {
   %3 = matmul %0 %1
@@ -131,6 +147,51 @@ const NETWORKS: &[&str] = &[
   %1 = reduce %0 {axes=[1], op=sum}
   return %1
 }",
+    "graph(%0 \"a\": f16[65,130], %1 \"b\": f16[130,70], %2 \"bias\": f16[70]) -> f16[65,70] {
+  %3 = matmul %0 %1
+  %4 = add %3 %2
+  %5 = sigmoid %4
+  %6 = mul %4 %5
+  return %6
+}",
+    "graph(%0 \"a\": f32[33,57], %1 \"b\": f32[57,41], %2 \"bias\": f32[41]) -> f32[33,41] {
+  %3 = matmul %0 %1
+  %4 = add %3 %2
+  %5 = relu %4
+  return %5
+}",
+    "graph(%0 \"x\": f32[2,5,9,11], %1 \"w\": f32[7,5,3,3]) -> f32[2,7,5,6] {
+  %2 = conv %0 %1 {dilations=[1, 1], groups=1, pads=[1, 1, 1, 1], strides=[2, 2]}
+  %3 = relu %2
+  return %3
+}",
+    "graph(%0 \"x\": f16[1,9,11,19], %1 \"w\": f16[3,3,19,33]) -> f16[1,7,9,33] {
+  %2 = channels_last_conv %0 %1 {dilations=[1, 1], groups=1, pads=[0, 0, 0, 0], strides=[1, 1]}
+  return %2
+}",
+    "graph(%0 \"x\": f32[1,9,11,33], %1 \"w\": f32[3,3,1,33]) -> f32[1,9,11,33] {
+  %2 = channels_last_conv %0 %1 {dilations=[1, 1], groups=33, pads=[1, 1, 1, 1], strides=[1, 1]}
+  return %2
+}",
+    "graph(%0 \"x\": f32[1,9,11,33]) -> f32[1,5,6,33] {
+  %1 = channels_last_pool %0 {dilations=[1, 1], kernel=[3, 3], op=max, pads=[1, 1, 1, 1], strides=[2, 2]}
+  return %1
+}",
+    "graph(%0 \"q\": f32[2,37,24], %1 \"k\": f32[2,37,24], %2 \"v\": f32[2,37,24]) -> f32[2,37,24] {
+  %3 = transpose %1 {perm=[0, 2, 1]}
+  %4 = matmul %0 %3
+  %5 = softmax %4 {axis=2}
+  %6 = matmul %5 %2
+  return %6
+}",
+    "graph(%0 \"x\": f16[3,70,90]) -> f16[3,90,70] {
+  %1 = transpose %0 {perm=[0, 2, 1]}
+  return %1
+}",
+    "graph(%0 \"x\": f32[1,5,15,33], %1 \"v\": f32[]) -> f32[1,7,17,33] {
+  %2 = pad %0 %1 {hi=[0, 1, 1, 0], interior=[0, 0, 0, 0], lo=[0, 1, 1, 0], mode=constant}
+  return %2
+}",
 ];
 
 #[test]
@@ -151,6 +212,114 @@ fn networks_on_the_model() {
     let mut wrong = failures(&cases);
     wrong.extend(cases.iter().flat_map(Case::on_host));
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+/// One element, a repeat of the vector unit's 32 bytes less one, whole, and one more, primes.
+const EXTENTS: [usize; 6] = [1, 31, 32, 33, 7, 67];
+
+/// All families in all types of floats, products in integers too, at extents drawn for each; executed in three orders.
+#[test]
+fn families_at_odd_extents() {
+    let (mut cases, mut families, mut rng) = (Vec::new(), Vec::new(), Rng::new(7));
+    let floats = FAMILIES.iter().flat_map(|(family, texts)| texts.iter().map(move |t| (*family, *t)));
+    let floats = floats.flat_map(|(f, t)| ["f32", "f16", "bf16"].map(|dtype| (f, t, dtype)));
+    let integers = INTEGERS.iter().map(|t| ("i8", *t, "i8"));
+    for (family, text, dtype) in floats.chain(integers) {
+        let [n, m] = [0, 0].map(|_| rng.pick(&EXTENTS));
+        let Some(g) = families::instance(text, dtype, [n, m]) else { continue };
+        let x = families::inputs(&g, &mut rng, Values::Between(-2, 3));
+        let Ok(want) = aic_ir::eval::graph(&g, &x) else { continue };
+        let what = format!("{family} {dtype} N={n} M={m} {text}");
+        cases.push(Case::new(cases.len(), what, g, x, want).unwrap());
+        families.push(family);
+    }
+    let wrong = failures(&cases);
+    let mut counts: BTreeMap<&str, [usize; 2]> = BTreeMap::new();
+    for (case, family) in cases.iter().zip(&families) {
+        let [all, on_chip] = counts.entry(family).or_default();
+        *all += 1;
+        *on_chip += usize::from(case.on_host().is_empty());
+    }
+    for (family, [all, on_chip]) in &counts {
+        println!("{family}: {all} cases in three orders, {on_chip} without a step for the host");
+    }
+    cases.iter().flat_map(Case::on_host).for_each(|line| println!("{}", line.chars().take(300).collect::<String>()));
+    let n_on_chip: usize = counts.values().map(|[_, n]| n).sum();
+    println!("{} of {} right", cases.len() - wrong.len().min(cases.len()), cases.len());
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+    assert!(n_on_chip * 4 >= cases.len() * 3, "only {n_on_chip} of {} are on the chip", cases.len());
+}
+
+/// Norms and rows of several sums: what is fused under exact numerics has the bits of the operators apart.
+#[test]
+fn exact_numerics_keep_the_bits_of_level_0() {
+    let texts = [
+        "(%0: f32[9,N]) -> f32[9,N] {
+           %1 = reduce %0 {axes=[1], op=sum} %2 = reshape %1 {shape=[9,1]} %3 = div %0 %2 %4 = exp %3 return %4 }",
+        "(%0: f32[5,N]) -> f32[5,N] {
+           %1 = exp %0 %2 = reduce %1 {axes=[1], op=sum} %3 = reshape %2 {shape=[5,1]} %4 = sub %1 %3 return %4 }",
+        "(%0: f32[7,N]) -> f32[7,N] { %1 = softmax %0 {axis=1} return %1 }",
+        "(%0: f32[1,5,9,7], %1: f32[7,5,3,3]) -> f32[1,7,9,7] {
+           %2 = relu %0 %3 = conv %2 %1 {strides=[1,1], dilations=[1,1], pads=[1,1,1,1], groups=1}
+           %4 = tanh %3 return %4 }",
+    ];
+    let (mut cases, mut rng) = (Vec::new(), Rng::new(5));
+    for (text, n) in texts.iter().flat_map(|t| [64, 131, 2100].map(|n| (t, n))) {
+        if n > 64 && !text.contains('N') {
+            continue;
+        }
+        let g = aic_ir::text::parse_graph(&format!("graph{}", text.replace('N', &n.to_string()))).unwrap();
+        let x = families::inputs(&g, &mut rng, Values::Finite);
+        for level in [0, 2] {
+            let options = Options { level, numerics: Numerics::Exact, ..Options::new(Target::ascend_910b3()) };
+            let want = aic_ir::eval::graph(&g, &x).unwrap();
+            let what = format!("level {level} N={n} {text}");
+            cases.push(Case::compiled(&options, cases.len(), what, g.clone(), x.clone(), want).unwrap());
+        }
+    }
+    let all: Vec<Compiled> = cases.iter().map(|c| c.compiled.clone()).collect();
+    let emulator = ascend::model::emulator(&all).unwrap();
+    let run = |c: &Case| {
+        let job = ascend::model::job(&c.compiled, &c.x).unwrap();
+        ascend::model::run(&c.compiled, &emulator, &job, &Settings::default()).unwrap().0
+    };
+    for pair in cases.chunks(2) {
+        let [a, b] = [&pair[0], &pair[1]].map(run);
+        assert!(a.iter().zip(&b).all(|(a, b)| a.bytes() == b.bytes()), "{}", pair[1].what);
+    }
+}
+
+/// The kernels of `docs/ASCEND.md` by their headings.
+const DOCUMENTED: [(&str, &str); 3] = [
+    ("add", "(%0: f16[8192,8192], %1: f16[8192,8192]) -> f16[8192,8192] { %2 = add %0 %1 return %2 }"),
+    ("softmax", "(%0: f32[2048,1000]) -> f32[2048,1000] { %1 = softmax %0 {axis=1} return %1 }"),
+    (
+        "matmul + bias + gelu",
+        "(%0: f16[2048,768], %1: f16[768,3072], %2: f16[3072]) -> f16[2048,3072] {
+           %3 = matmul %0 %1 %4 = add %3 %2 %5 = activation %4 {f=gelu} return %5 }",
+    ),
+];
+
+#[test]
+fn the_documentation_shows_what_is_emitted() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/ASCEND.md");
+    let mut page = std::fs::read_to_string(&path).unwrap();
+    let target = Target::ascend_910b3();
+    for (title, text) in DOCUMENTED {
+        let graph = aic_ir::text::parse_graph(&format!("graph{text}")).unwrap();
+        let program = aic_passes::pipeline::compile(graph, &Options::new(target.clone())).unwrap();
+        let compiled = ascend::compile(program, &target).unwrap();
+        let [kernel] = &compiled.kernels[..] else { panic!("{title} is {} kernels", compiled.kernels.len()) };
+        let emitted = &kernel.text[kernel.text.find("#include").unwrap()..];
+        let heading = page.find(&format!("## `{title}`")).unwrap();
+        let begin = heading + page[heading..].find("```cpp\n").unwrap() + 7;
+        let end = begin + page[begin..].find("```").unwrap();
+        if std::env::var_os("AIC_BLESS").is_some() {
+            page.replace_range(begin..end, emitted);
+        }
+        assert!(page[begin..].starts_with(emitted), "{title} is emitted otherwise; AIC_BLESS=1 writes it anew");
+    }
+    std::fs::write(&path, page).unwrap();
 }
 
 /// A program that runs an artifact once: inputs from files `x0`, `x1`, ..., outputs to `y0`, ...

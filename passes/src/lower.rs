@@ -140,6 +140,9 @@ fn operands(step: &Step) -> Vec<usize> {
     }
 }
 
+/// The buffers of a node's results, or why it has no kernels.
+type Launched = std::result::Result<Vec<usize>, String>;
+
 struct Lowering<'a> {
     graph: &'a Graph,
     target: &'a Target,
@@ -209,46 +212,56 @@ impl Lowering<'_> {
         }
         let inputs: Vec<usize> = n.inputs.iter().map(|v| self.buffers[v]).collect();
         match self.launched(n, &x, &y, &inputs)? {
-            Some(outputs) => self.buffers.extend(n.outputs.iter().copied().zip(outputs)),
-            None => self.host(id, n, inputs, &y),
+            Ok(outputs) => self.buffers.extend(n.outputs.iter().copied().zip(outputs)),
+            Err(reason) => self.host(id, n, inputs, &y, reason),
         }
         Ok(())
     }
 
-    /// Launches kernels for a node and gives the buffers of its results; `None` where it has none that are safe for
+    /// Launches kernels for a node and gives the buffers of its results, or the reason why it has none that are safe for
     /// whatever the extents turn out to be.
-    fn launched(&mut self, n: &Node, x: &[Type], y: &[Type], inputs: &[usize]) -> Result<Option<Vec<usize>>> {
+    fn launched(&mut self, n: &Node, x: &[Type], y: &[Type], inputs: &[usize]) -> Result<Launched> {
+        let unfit = || Ok(Err(format!("operator {} has no kernel for these operands", n.op.keyword())));
         let sizes_known = y.iter().flat_map(|t| &t.dims).all(|d| d.symbols().is_subset(&self.known));
         if !sizes_known || !n.op.requires(x).iter().all(|d| self.program.requires.contains(d)) {
-            return Ok(None);
+            return unfit();
         }
         if let Some(c) = n.op.compute(x, y) {
             let c = Compute { constants: constants(self.graph, n), ..c };
             let cut = schedule::cut(&c, self.target);
-            let kernels = cut.pieces.iter().map(|p| self.kernel(p)).collect::<Result<Vec<Scheduled>>>();
+            let kernel = |p: &Piece| match self.laid_out(p, inputs) {
+                Some(_) => Ok(None),
+                None => self.kernel(p).map(Some),
+            };
+            let kernels = cut.pieces.iter().map(kernel).collect::<Result<Vec<_>>>();
             let kernels = match kernels {
                 // Not every class has schedules for every machine.
-                Err(_) if !self.target.is_cpu() => return Ok(None),
+                Err(e) if !self.target.is_cpu() => return Ok(Err(e.message)),
                 found => found?,
             };
-            let sound = kernels.iter().all(|k| self.is_sound(&k.kernel));
-            return Ok(sound.then(|| self.launches(n, &cut, kernels, inputs)));
+            let unsound = kernels.iter().flatten().find_map(|k| self.unsound(&k.kernel));
+            return Ok(match unsound {
+                Some(reason) => Err(format!("its kernel isn't sound: {reason}")),
+                None => Ok(self.launches(n, &cut, kernels, inputs)),
+            });
         }
-        let Some(kernel) = n.op.kernel(x, y).filter(|k| self.is_sound(k)) else { return Ok(None) };
+        let Some(kernel) = n.op.kernel(x, y).filter(|k| self.unsound(k).is_none()) else { return unfit() };
         let outputs: Vec<usize> = y.iter().map(|t| self.result(t)).collect();
         let work = kernel.params.iter().map(|p| &p.buffer.len).sum();
         self.push(n, None, kernel, [inputs, &outputs].concat(), work);
-        Ok(Some(outputs))
+        Ok(Ok(outputs))
     }
 
-    /// Whether a kernel keeps the contract whatever its symbols are. On a CPU one without symbols always does, which
+    /// How a kernel breaks the contract for some values of its symbols. On a CPU one without symbols never does, which
     /// tests check.
-    fn is_sound(&self, k: &Kernel) -> bool {
-        k.symbols.is_empty() && self.target.is_cpu() || verify::kernel_for(k, self.target).is_empty()
+    fn unsound(&self, k: &Kernel) -> Option<String> {
+        if k.symbols.is_empty() && self.target.is_cpu() {
+            return None;
+        }
+        verify::kernel_for(k, self.target).into_iter().next()
     }
 
-    fn host(&mut self, id: NodeId, n: &Node, inputs: Vec<usize>, y: &[Type]) {
-        let reason = format!("operator {} has no kernel for these operands", n.op.keyword());
+    fn host(&mut self, id: NodeId, n: &Node, inputs: Vec<usize>, y: &[Type], reason: String) {
         let outputs: Vec<usize> = y.iter().map(|t| self.result(t)).collect();
         let mut defines = Vec::new();
         for (k, t) in y.iter().enumerate() {
@@ -273,10 +286,33 @@ impl Lowering<'_> {
         Ok(made)
     }
 
-    /// One launch per piece of a compute; gives the buffers of its outputs.
-    fn launches(&mut self, n: &Node, cut: &Cut, kernels: Vec<Scheduled>, inputs: &[usize]) -> Vec<usize> {
+    /// The constant that a piece only puts into another order, and that order: nothing is launched for it. On a CPU
+    /// schedules themselves say what is packed.
+    fn laid_out(&self, piece: &Piece, inputs: &[usize]) -> Option<(usize, Packing)> {
+        let [Source::Input(k)] = &piece.sources[..] else { return None };
+        let constant = *inputs.get(*k)?;
+        let is_constant = matches!(self.program.buffers[self.root(constant)].place, Place::Constant(_));
+        if self.target.is_cpu() || !is_constant || piece.results.len() != 1 {
+            return None;
+        }
+        schedule::as_packing(&piece.compute).map(|(_, packing)| (constant, packing))
+    }
+
+    /// One launch per piece of a compute, of those that have kernels; gives the buffers of its outputs.
+    fn launches(
+        &mut self,
+        n: &Node,
+        cut: &Cut,
+        kernels: Vec<Option<Scheduled>>,
+        inputs: &[usize],
+    ) -> Vec<usize> {
         let mut stages: HashMap<usize, usize> = HashMap::new();
-        for (piece, Scheduled { schedule, kernel, packings }) in cut.pieces.iter().zip(kernels) {
+        for (piece, kernel) in cut.pieces.iter().zip(kernels) {
+            if let (Some((constant, packing)), [result]) = (self.laid_out(piece, inputs), &piece.results[..]) {
+                stages.insert(*result, self.packed(constant, packing));
+                continue;
+            }
+            let Some(Scheduled { schedule, kernel, packings }) = kernel else { continue };
             let source = |s: &Source| match s {
                 Source::Input(k) => inputs.get(*k).copied(),
                 Source::Stage(k) => stages.get(k).copied(),
@@ -302,12 +338,17 @@ impl Lowering<'_> {
         cut.compute.outputs.iter().filter_map(|k| stages.get(k).copied()).collect()
     }
 
+    /// The buffer whose memory it is.
+    fn root(&self, mut buffer: usize) -> usize {
+        while let Place::Alias(of) = self.program.buffers[buffer].place {
+            buffer = of;
+        }
+        buffer
+    }
+
     /// The buffer of a packed constant; its elements follow when all are known.
     fn packed(&mut self, constant: usize, packing: Packing) -> usize {
-        let mut root = constant;
-        while let Place::Alias(of) = self.program.buffers[root].place {
-            root = of;
-        }
+        let root = self.root(constant);
         if let Some(b) = self.packed.get(&(root, packing.clone())) {
             return *b;
         }

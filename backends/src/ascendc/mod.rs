@@ -269,6 +269,15 @@ fn declare_buffers(w: &Writer, out: &mut text::Text, target: &Target) -> Result<
             all.push(Declared { name, kind: "TBuf", place: "VECCALC", scope: Scope::Ub, number: 1, bytes });
         }
     }
+    let strides = w.steps.iter().map(|step| format!("offsets{step}"));
+    all.extend(strides.map(|name| Declared {
+        name,
+        kind: "TBuf",
+        place: "VECCALC",
+        scope: Scope::Ub,
+        number: 1,
+        bytes: 4 * w.width() as u64,
+    }));
     fit(&mut all, target)?;
     for d in &all {
         let n = &d.name;
@@ -278,6 +287,7 @@ fn declare_buffers(w: &Writer, out: &mut text::Text, target: &Target) -> Result<
                 let local = w.locals.iter().find(|l| name(&l.buffer.name) == *n);
                 let t = match local {
                     Some(l) => ctype(l.buffer.dtype)?,
+                    None if n.starts_with("offsets") => "int32_t",
                     None => {
                         w.temporaries().map(|(t, _)| t).find(|t| n.starts_with(letter(t))).unwrap_or("float")
                     }
@@ -296,6 +306,13 @@ fn declare_buffers(w: &Writer, out: &mut text::Text, target: &Target) -> Result<
                 out.line(format!("pipe.InitBuffer({n}Queue, {}, {bytes});", d.number));
             }
         }
+    }
+    for step in &w.steps {
+        let (n, width) = (format!("offsets{step}"), w.width());
+        out.line(format!("CreateVecIndex({n}, (int32_t)0, {width});"));
+        out.line("PipeBarrier<PIPE_V>();");
+        out.line(format!("Muls({n}, {n}, (int32_t){step}, {width});"));
+        out.line("PipeBarrier<PIPE_V>();");
     }
     Ok(())
 }

@@ -39,8 +39,8 @@ impl<'a> Writer<'a> {
         let gap = self.gap(&rows, &columns, src_row, size);
         let skip = self.skip(&rows, &columns, dst_row, size);
         // A single element fills its block, for instructions that take it as a row.
-        let right = if local.is_spread { 32 / size - 1 } else { 0 };
-        let is_padded = local.is_spread;
+        let is_padded = local.is_spread || columns == "1" && rows != "1" && size < 8;
+        let right = if is_padded { 32 / size - 1 } else { 0 };
         let bytes = bytes(&columns, size);
         let place = self.ring(&c.src.buffer, &from);
         self.text.line(format!(

@@ -103,7 +103,8 @@ fn role(b: &Buffer, of: &Uses) -> Result<Role> {
     Ok(match (of.copied_in, of.copied_out, of.computed, of.scalar) {
         (_, _, false, true) if !of.copied_in => Role::Scalar,
         (true, true, false, false) if !of.read => Role::Through,
-        (true, false, false, false) => Role::In,
+        // Computed where there is nothing to copy.
+        (true, false, _, false) => Role::In,
         (false, true, true, false) => Role::Out,
         (false, false, true, false) => Role::Temporary,
         _ => bail!("{} is filled and used by too many units", b.name),

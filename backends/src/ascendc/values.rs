@@ -163,6 +163,21 @@ impl Writer<'_> {
         }
     }
 
+    /// Elements of a tensor that lie `step` apart, from one on.
+    pub(super) fn gather(&mut self, tensor: &str, dtype: DType, step: i64, base: &str, wish: Wish) -> Result<Value> {
+        let size = dtype.size() as i64;
+        if !matches!(size, 2 | 4) {
+            bail!("the vector unit doesn't gather {dtype}")
+        }
+        self.steps.insert(step * size);
+        let out = self.fresh(dtype, false, wish)?;
+        let dst = out.tensor().unwrap_or_default().to_owned();
+        let (offsets, n) = (format!("offsets{}.ReinterpretCast<uint32_t>()", step * size), self.n.clone());
+        let first = if base == "0" { "0".to_owned() } else { format!("({base}) * {size}") };
+        self.vector(&[tensor], &dst, &format!("Gather({dst}, {tensor}, {offsets}, {first}, {n});"));
+        Ok(out)
+    }
+
     /// Puts a value into a tensor.
     pub(super) fn put(&mut self, v: &Value, to: &str) -> Result<()> {
         match &v.place {
@@ -170,6 +185,13 @@ impl Writer<'_> {
             Place::Row(_) if matches!(v.dtype, DType::F32 | DType::F16 | DType::I32 | DType::I16) => {
                 let one = constant(v.dtype, aic_ir::scalar::Scalar::I(1).cast(v.dtype))?;
                 self.with_scalar("Muls", v, &one, Some(to)).map(drop)
+            }
+            // Bits are copied as whole numbers.
+            Place::Row(t) if v.dtype == DType::BF16 => {
+                let n = self.n.clone();
+                let [d, x] = [to, t].map(|t| format!("{t}.ReinterpretCast<int16_t>()"));
+                self.vector(&[t], to, &format!("Muls({d}, {x}, (int16_t)1, {n});"));
+                Ok(())
             }
             Place::Row(_) => bail!("the vector unit doesn't copy rows of {}", v.dtype),
             _ => self.widen(v, Some(to)).map(drop),
@@ -407,7 +429,7 @@ impl Writer<'_> {
     fn cast_by(&mut self, v: &Value, to: DType, wish: Wish) -> Result<Value> {
         use DType::{BF16, Bool, F16, F32, I8, I16, I32, I64, U8};
         let by = match (v.dtype, to) {
-            (I8 | U8, _) => F16,
+            (I8 | U8 | Bool, _) => F16,
             (F16 | BF16, _) => F32,
             (F32, Bool) => {
                 let bits = self.compare(ScalarFn::Ne, v, &Value::number(0.0, F32))?;

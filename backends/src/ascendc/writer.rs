@@ -43,6 +43,10 @@ pub(super) struct Writer<'a> {
     /// Names of extents that are more than a number, by scope.
     extents: Vec<Vec<(Dim, String)>>,
     n_extents: usize,
+    /// The most elements of a row.
+    longest: i64,
+    /// Steps in bytes by which rows are gathered from the unified buffer.
+    pub steps: BTreeSet<i64>,
     /// Events whose flags are used.
     pub events: BTreeSet<&'static str>,
     /// Queues of the cube unit's buffers that the current block has taken tensors from.
@@ -67,6 +71,8 @@ impl<'a> Writer<'a> {
             pending_writes: BTreeSet::new(),
             extents: vec![Vec::new()],
             n_extents: 0,
+            longest: 0,
+            steps: BTreeSet::new(),
             events: BTreeSet::new(),
             taken: vec![Vec::new()],
             filled: HashMap::new(),
@@ -86,9 +92,16 @@ impl<'a> Writer<'a> {
         index(d, &self.ranges)
     }
 
-    /// The number of elements of rows, for temporaries.
+    /// The number of elements of rows, for temporaries: whole repeats.
     pub fn width(&self) -> i64 {
-        self.locals.iter().filter(|l| l.buffer.scope == Scope::Ub).map(|l| l.len).max().unwrap_or(64).max(64)
+        (self.longest.max(64) + 63) / 64 * 64
+    }
+
+    /// Notes how many elements the row at hand has at most.
+    fn measure(&mut self, n: &Dim) {
+        let of = |s: &Sym| self.ranges.get(s).copied().unwrap_or(Range::ALL);
+        let held = self.locals.iter().filter(|l| l.buffer.scope == Scope::Ub).map(|l| l.len).max().unwrap_or(64);
+        self.longest = self.longest.max(n.range(&of).hi.min(held));
     }
 
     /// Temporaries: a letter for each type, and how many.
@@ -304,6 +317,11 @@ impl<'a> Writer<'a> {
             return Ok(());
         }
         let (from, to, v) = (self.index(begin), self.index(end), name(var));
+        if (end.clone() - begin.clone()).is(1) {
+            // A name.
+            self.text.line(format!("const int64_t {v} = {from};"));
+            return self.block(body);
+        }
         self.barrier();
         self.text.open(format!("for (int64_t {v} = {from}; {v} < {to}; ++{v}) {{"));
         self.block(body)?;
@@ -344,6 +362,7 @@ impl<'a> Writer<'a> {
     /// A row of the vector unit.
     fn rows(&mut self, var: &Sym, end: &Dim, body: &'a [Stmt]) -> Result<()> {
         self.n = self.extent(end);
+        self.measure(end);
         self.lane = Some(var.clone());
         let scope = self.lets.clone();
         let result = body.iter().try_for_each(|s| self.stmt(s));
@@ -360,10 +379,15 @@ impl<'a> Writer<'a> {
             Expr::Index(d) => self.element(buffer, d)?,
             Expr::Ramp { base, stride, lanes } if stride.is(1) => {
                 self.n = lanes.to_string();
+                self.measure(&i64::from(*lanes).into());
                 self.tensor(buffer, base)
             }
             _ => bail!("Ascend C has no form of stores to {buffer} apart"),
         };
+        // A queue's buffer that isn't copied to is handed over all the same.
+        if let Some(local) = self.local(buffer).filter(|l| l.role == Role::In) {
+            self.hand_over(&name(buffer), ctype(local.buffer.dtype)?);
+        }
         let v = self.value(value, Some(&to))?;
         self.put(&v, &to)
     }
@@ -448,7 +472,7 @@ impl<'a> Writer<'a> {
                 }
                 None => bail!("steps of indices that aren't constant"),
             },
-            Expr::Load { buffer, index, mask: None } => self.load(buffer, index),
+            Expr::Load { buffer, index, mask: None } => self.load(buffer, index, wish),
             Expr::Call(f, args) => {
                 let mut values = Vec::new();
                 for a in args {
@@ -501,7 +525,7 @@ impl<'a> Writer<'a> {
         }
     }
 
-    fn load(&mut self, buffer: &Sym, at: &Expr) -> Result<Value> {
+    fn load(&mut self, buffer: &Sym, at: &Expr, wish: super::values::Wish) -> Result<Value> {
         let Some(local) = self.local(buffer) else { bail!("the vector unit doesn't load from memory") };
         let dtype = local.buffer.dtype;
         match (at, self.lane.clone()) {
@@ -509,10 +533,16 @@ impl<'a> Writer<'a> {
                 Ok(Value::row(self.tensor(buffer, base), dtype))
             }
             (Expr::Index(d), Some(lane)) if d.mentions(&lane) => {
-                Ok(Value::row(self.element(buffer, d)?, dtype))
+                match d.affine_in(&lane).and_then(|(step, base)| Some((step.as_const()?, base))) {
+                    Some((step, base)) if step > 1 => {
+                        let (tensor, base) = (name(buffer), self.index(&base));
+                        self.gather(&tensor, dtype, step, &base, wish)
+                    }
+                    _ => Ok(Value::row(self.element(buffer, d)?, dtype)),
+                }
             }
-            (Expr::Index(d), _) if d.is(0) => {
-                let tensor = name(buffer);
+            (Expr::Index(d), _) => {
+                let tensor = self.tensor(buffer, d);
                 self.spread(&tensor, dtype)
             }
             _ => bail!("elements of {buffer} are apart"),

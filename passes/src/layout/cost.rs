@@ -22,6 +22,10 @@ const WINDOW_CHANNELS: f64 = 0.4;
 /// Seconds that a convolution or pooling takes with channels outermost, and with channels innermost.
 pub fn window(g: &Graph, n: &Node, target: &Target) -> (f64, f64) {
     let y = g.ty(n.outputs[0]);
+    if super::is_npu(target) {
+        // What it reads is transposed before anything else, and its results end in rows that don't fill a block.
+        return (transposition(g.ty(n.inputs[0]), target) + transposition(y, target), 0.0);
+    }
     let lanes = target.lanes(y.dtype.compute().size());
     let (terms, is_contraction) = match &n.op {
         Op::Conv(c) => (elements(&g.ty(n.inputs[1]).dims[1..]), c.groups == 1),

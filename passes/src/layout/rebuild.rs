@@ -9,8 +9,9 @@ use aic_ir::dim::Dim;
 use aic_ir::error::Result;
 use aic_ir::graph::{Def, Graph, Node, ValueId};
 use aic_ir::op::{
-    ChannelsLastConv, ChannelsLastPool, Concat, Conv, Op, Pad, Reduce, Reshape, Slice, Transpose,
+    ChannelsLastConv, ChannelsLastPool, Concat, Conv, Op, Pad, PadMode, Reduce, Reshape, Slice, Transpose,
 };
+use aic_ir::scalar::Scalar;
 use aic_ir::target::Target;
 use aic_ir::tensor::Tensor;
 use aic_ir::types::Type;
@@ -103,13 +104,20 @@ impl<'g> Rebuild<'g> {
             self.forms[n.outputs[0].index()].last = Some(y);
             return Ok(());
         }
-        let op = with_channels_last(&n.op, rank);
+        let mut op = with_channels_last(&n.op, rank);
         let mut x = Vec::new();
         for (k, v) in n.inputs.iter().enumerate() {
             x.push(match (&n.op, k) {
                 (Op::Conv(_), 1) => self.weights(*v)?,
                 _ => self.last_form(*v, rank, &n.origin)?,
             });
+        }
+        if let Op::ChannelsLastConv(c) = &mut op
+            && c.groups == 1
+            && super::is_npu(self.target)
+        {
+            x[0] = self.padded(x[0], &c.pads, &n.origin)?;
+            c.pads.fill(0);
         }
         let y = self.out.add(op, &x, &n.origin)?;
         for (old, new) in n.outputs.iter().zip(y) {
@@ -120,6 +128,22 @@ impl<'g> Rebuild<'g> {
             }
         }
         Ok(())
+    }
+
+    /// An array with its padding, for machines that copy it in tiles.
+    fn padded(&mut self, v: ValueId, pads: &[usize], origin: &[Arc<str>]) -> Result<ValueId> {
+        if pads.iter().all(|p| *p == 0) {
+            return Ok(v);
+        }
+        let (ty, n) = (self.out.ty(v).clone(), pads.len() / 2);
+        let along = |pads: &[usize]| {
+            let inner = pads.iter().map(|p| Dim::from(*p));
+            std::iter::once(0.into()).chain(inner).chain([0.into()]).collect::<Vec<Dim>>()
+        };
+        let zero = self.out.add_const(Tensor::full(ty.dtype, Vec::new(), Scalar::zero(ty.dtype))?, origin);
+        let (lo, hi, interior) = (along(&pads[..n]), along(&pads[n..]), vec![0; ty.rank()]);
+        let op = Pad { mode: PadMode::Constant, lo, hi, interior };
+        Ok(self.out.add(op.into(), &[v, zero], origin)?[0])
     }
 
     /// A convolution by Winograd's minimal filtering, where that is faster and exact enough.

@@ -10,6 +10,7 @@ mod emit;
 mod grid;
 mod group;
 mod map;
+mod matrices;
 mod nest;
 mod panel;
 mod phase;
@@ -27,6 +28,7 @@ mod winograd;
 
 pub use choices::{Choices, key};
 use contract::packed_buffer;
+pub use matrices::as_packing;
 pub use nest::{Flat, Nest};
 pub use pieces::{Cut, Piece, Signature, cut, pieces, signatures};
 
@@ -66,7 +68,7 @@ pub fn kernel(name: &str, c: &Compute, target: &Target) -> Result<Scheduled> {
     }
     if let Ok(nest) = Nest::new(c) {
         let Some(schedule) = choose_for(&nest, target) else {
-            bail!("{} has no schedule for this loop nest", target.name)
+            bail!("{} has no schedule for {}", target.name, said(c))
         };
         let kernel = apply(name, &nest, &schedule);
         let packings = packings(&nest, &schedule).into_iter().collect();
@@ -77,7 +79,7 @@ pub fn kernel(name: &str, c: &Compute, target: &Target) -> Result<Scheduled> {
         return Ok(Scheduled { schedule, kernel, packings: Vec::new() });
     }
     if !target.is_cpu() {
-        bail!("{} has no schedule for {} stages", target.name, c.stages.len())
+        bail!("{} has no schedule for {}", target.name, said(c))
     }
     let Some(schedule) = staged::choose(&group, target) else {
         bail!("{} phases can't be one kernel", group.phases.len())
@@ -95,6 +97,11 @@ pub fn kernel_by(name: &str, c: &Compute, target: &Target, s: &Schedule) -> Resu
         bail!("{} has no choice of schedules for this compute", target.name)
     };
     space.kernel(name, s)
+}
+
+/// A compute's stages in a line.
+fn said(c: &Compute) -> String {
+    c.to_string().lines().map(str::trim).collect::<Vec<_>>().join("; ")
 }
 
 /// Whether a compute is Winograd's filtering that has a kernel of its own.

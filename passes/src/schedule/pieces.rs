@@ -8,7 +8,7 @@ use super::{attention_on_gpu, choose, kernel, prepare, reduce, rows, rows_on_gpu
 use aic_ir::compute::{Compute, Expr, Source, Stage};
 use aic_ir::dim::Dim;
 use aic_ir::error::Result;
-use aic_ir::schedule::{Class, Schedule};
+use aic_ir::schedule::{Class, Place, Schedule};
 use aic_ir::target::Target;
 use aic_ir::verify;
 
@@ -83,6 +83,20 @@ pub enum Signature {
         /// Extents reduced over, as few as can be made of them.
         extents: Vec<Dim>,
     },
+    /// By a matrix unit, in parts of this many terms along the last extent for each point of the others.
+    Parts {
+        /// Terms of a part.
+        terms: u32,
+        /// Extents reduced over.
+        extents: Vec<Dim>,
+    },
+}
+
+impl Signature {
+    /// Whether a contraction is computed as such.
+    pub fn is_contraction(&self) -> bool {
+        matches!(self, Signature::Sequential(Class::Contract) | Signature::Parts { .. })
+    }
 }
 
 /// The signatures of a compute's reductions, in their order, as its kernels evaluate them.
@@ -100,11 +114,13 @@ pub fn signatures(cut: &Cut, target: &Target) -> Result<Vec<Signature>> {
         let has_any = !reductions.is_empty();
         let is_of_rows = has_any && rows_on_gpu("", &p.compute, target).is_some();
         let is_attention = has_any && !is_of_rows && attention_on_gpu("", &p.compute, target).is_some();
+        let is_on_npu = has_any && rows::npu::is_one(&p.compute, target);
         for (phase, place) in reductions.into_iter().zip(places) {
             let nest = Nest::of(phase, &group.arrays, &|_| None)?;
-            let signature = match (is_of_rows, is_attention) {
-                (true, _) => row_signature(&nest),
-                (_, true) => Signature::Sequential(Class::Staged),
+            let signature = match (is_of_rows, is_attention, is_on_npu) {
+                (true, ..) => row_signature(&nest),
+                (_, true, _) => Signature::Sequential(Class::Staged),
+                (_, _, true) => vector_core_signature(&nest, rows::npu::lanes(&nest)),
                 _ => signature_of(&nest, &choose(&nest, target)),
             };
             found.push((*place, signature));
@@ -121,7 +137,20 @@ fn row_signature(nest: &Nest) -> Signature {
     Signature::Lanewise { lanes: rows::lanes(len.as_const().unwrap_or(1)), accumulators: 1, extents }
 }
 
+/// Of a row that a vector core combines: lane by lane, then all lanes.
+fn vector_core_signature(nest: &Nest, lanes: u32) -> Signature {
+    let extents = nest.over().iter().map(|a| a.extent.clone()).collect();
+    Signature::Lanewise { lanes, accumulators: 1, extents }
+}
+
 pub(super) fn signature_of(nest: &Nest, s: &Schedule) -> Signature {
+    if let (Class::ReduceInner, Some(tile)) = (s.class, s.tile(Place::Ub)) {
+        return vector_core_signature(nest, tile.extent[1]);
+    }
+    if let (Class::Contract, Some(tile)) = (s.class, s.tile(Place::L0)) {
+        let extents = nest.over().iter().map(|a| a.extent.clone()).collect();
+        return Signature::Parts { terms: tile.extent[2], extents };
+    }
     match (s.class, nest.over().last()) {
         (Class::ReduceInner, Some(along)) => Signature::Lanewise {
             lanes: s.lanes,

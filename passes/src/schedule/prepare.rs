@@ -2,9 +2,10 @@
 //! across memory, again and again.
 
 use super::nest::Nest;
-use super::{choose, contract, phase};
+use super::{choose, contract, matrices, phase};
 use aic_ir::compute::{Axis, Compute, Expr, ReduceOp, Source, Stage};
 use aic_ir::dim::{Dim, Sym};
+use aic_ir::kernel::{Level, LoopKind};
 use aic_ir::scalar::ScalarFn;
 use aic_ir::schedule::Class;
 use aic_ir::target::Target;
@@ -29,8 +30,13 @@ pub(super) fn contractions(c: &Compute, target: &Target, which: Transposed) -> (
     let mut k = 0;
     let mut positions = Vec::new();
     while k < all.stages.len() {
-        match new_factor(&all, k, target, which) {
-            Some((factor, axes)) => k = extract(&mut all, k, &factor, axes),
+        let extracted = if is_npu(target) {
+            matrices::extract_factor(&mut all, k, target)
+        } else {
+            new_factor(&all, k, target, which).map(|(factor, axes)| extract(&mut all, k, &factor, axes))
+        };
+        match extracted {
+            Some(at) => k = at,
             None => {
                 positions.push(k);
                 k += 1;
@@ -38,6 +44,10 @@ pub(super) fn contractions(c: &Compute, target: &Target, which: Transposed) -> (
         }
     }
     (all, positions)
+}
+
+fn is_npu(target: &Target) -> bool {
+    target.level(LoopKind::Bind(Level::Core)).is_some()
 }
 
 /// A factor of stage `k` that is to be a stage over these axes.
@@ -103,7 +113,7 @@ fn is_spread(nest: &Nest, columns: &Axis) -> bool {
 }
 
 /// The compute of one stage, with all earlier ones as operands.
-fn alone(c: &Compute, k: usize) -> Compute {
+pub(super) fn alone(c: &Compute, k: usize) -> Compute {
     let n = c.inputs.len();
     let as_input = |s: Source| match s {
         Source::Stage(j) => Source::Input(n + j),
@@ -152,14 +162,19 @@ fn is_shared(c: &Compute, k: usize) -> bool {
 
 /// Makes an expression a stage over some axes, before stage `k` in which it occurs, and loads that wherever it or its
 /// like occurs from there on. Gives the new position of stage `k`.
-fn extract(c: &mut Compute, k: usize, value: &Expr, axes: Vec<Axis>) -> usize {
+pub(super) fn extract(c: &mut Compute, k: usize, value: &Expr, axes: Vec<Axis>) -> usize {
     let Some(dtype) = value.dtype(&c.inputs, &c.stages) else { return k };
     for s in &mut c.stages[k..] {
         let stage = s.clone();
         s.value = replace(&stage.value, value, &axes, &stage);
     }
+    insert(c, k, Stage::map(dtype, axes, value.clone()))
+}
+
+/// Puts a stage before stage `k`; loads of [`INSERTED`] become loads of it. Gives the new position of stage `k`.
+pub(super) fn insert(c: &mut Compute, k: usize, stage: Stage) -> usize {
     let later = |s: Source| match s {
-        Source::Stage(EXTRACTED) => Source::Stage(k),
+        Source::Stage(INSERTED) => Source::Stage(k),
         Source::Stage(j) if j >= k => Source::Stage(j + 1),
         other => other,
     };
@@ -167,17 +182,17 @@ fn extract(c: &mut Compute, k: usize, value: &Expr, axes: Vec<Axis>) -> usize {
         s.value = phase::map_sources(&s.value, &later);
     }
     c.outputs.iter_mut().filter(|o| **o >= k).for_each(|o| *o += 1);
-    c.stages.insert(k, Stage::map(dtype, axes, value.clone()));
+    c.stages.insert(k, stage);
     k + 1
 }
 
 /// Stands for the new stage while the others are renumbered.
-const EXTRACTED: usize = usize::MAX;
+pub(super) const INSERTED: usize = usize::MAX;
 
 /// An expression of a stage with loads of the new stage in place of what is the same as `value` over `axes`.
 fn replace(e: &Expr, value: &Expr, axes: &[Axis], stage: &Stage) -> Expr {
     if let Some(at) = same(value, e, axes, stage) {
-        return Expr::stage(EXTRACTED, at);
+        return Expr::stage(INSERTED, at);
     }
     let all = |es: &[Expr]| es.iter().map(|e| replace(e, value, axes, stage)).collect();
     match e {
@@ -276,7 +291,7 @@ fn is_plain(e: &Expr) -> bool {
     plain
 }
 
-fn mentions(e: &Expr, s: &Sym) -> bool {
+pub(super) fn mentions(e: &Expr, s: &Sym) -> bool {
     let mut found = false;
     e.visit(&mut |e| found |= matches!(e, Expr::Index(d) if d.mentions(s)));
     found

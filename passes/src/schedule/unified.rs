@@ -109,29 +109,85 @@ fn is_expanded(f: ScalarFn) -> bool {
     !matches!(f, Add | Sub | Mul | Div | Min | Max | Neg | Abs | Exp | Log | Sqrt)
 }
 
-/// A loop over all vector cores, in which each takes items in turn: `item` makes what is done for one.
+/// Items of work that workers take in turn.
+pub(super) struct Items {
+    /// How many items a worker takes, in a loop over `tile`.
+    pub turns: Dim,
+    /// Where an item is along each of the extents.
+    pub index: Vec<Dim>,
+    /// What of that has names.
+    names: Vec<(Sym, Dim)>,
+}
+
+impl Items {
+    /// The points of some extents, which as many workers share.
+    pub fn new(extents: &[Dim], workers: i64, worker: &Dim) -> Items {
+        let n: Dim = extents.iter().product();
+        let id = Dim::named("tile") * workers.into() + worker.clone();
+        let turns = (n.clone() - worker.clone() + (workers - 1).into()).floor_div(&workers.into());
+        if extents.iter().filter(|e| !e.is(1)).count() < 2 {
+            return Items { turns, index: aic_ir::op::unflatten(&id, extents), names: Vec::new() };
+        }
+        // Plainly one of the items, which the number of turns says too.
+        let is_even = n.as_const().is_some_and(|n| n % workers == 0);
+        let item = if is_even { id } else { id.minimum(&(n - 1.into())) };
+        let (one, mut names) = named("item", vec![item]);
+        let (index, more) = named("at", aic_ir::op::unflatten(&one[0], extents));
+        names.extend(more);
+        Items { turns, index, names }
+    }
+
+    /// What is done for an item.
+    pub fn each(self, body: Vec<Stmt>) -> Stmt {
+        Stmt::serial(&Sym::new("tile"), self.turns, with_names(self.names, body))
+    }
+}
+
+/// Names for what indices are, where that is more than a number; and what they stand for.
+pub(super) fn named(prefix: &str, values: Vec<Dim>) -> (Vec<Dim>, Vec<(Sym, Dim)>) {
+    let mut names = Vec::new();
+    let name = |(k, value): (usize, Dim)| {
+        if value.as_const().is_some() {
+            return value;
+        }
+        let sym = Sym::new(&format!("{prefix}{k}"));
+        names.push((sym.clone(), value));
+        Dim::sym(&sym)
+    };
+    let index = values.into_iter().enumerate().map(name).collect();
+    (index, names)
+}
+
+/// Statements in which names stand for indices: loops of one turn, whose variables' ranges are known.
+pub(super) fn with_names(names: Vec<(Sym, Dim)>, body: Vec<Stmt>) -> Vec<Stmt> {
+    names.into_iter().rev().fold(body, |body, (var, begin)| {
+        let end = begin.clone() + 1.into();
+        vec![Stmt::For { var, begin, end, kind: LoopKind::Serial, body }]
+    })
+}
+
+/// A loop over all vector cores, in which each takes points of the extents in turn: `item` makes what is done for one.
 pub(super) fn on_cores(
-    n_items: &Dim,
+    extents: &[Dim],
     target_cores: u32,
-    item: impl FnOnce(&Dim) -> Option<Vec<Stmt>>,
+    item: impl FnOnce(&[Dim]) -> Option<Vec<Stmt>>,
 ) -> Option<Vec<Stmt>> {
-    on_cores_after(n_items, target_cores, |id| item(id).map(|body| (Vec::new(), body)))
+    on_cores_after(extents, target_cores, |index| item(index).map(|body| (Vec::new(), body)))
 }
 
 /// As [`on_cores`]: `item` makes what is done for one, and what each core does before its first.
 pub(super) fn on_cores_after(
-    n_items: &Dim,
+    extents: &[Dim],
     target_cores: u32,
-    item: impl FnOnce(&Dim) -> Option<(Vec<Stmt>, Vec<Stmt>)>,
+    item: impl FnOnce(&[Dim]) -> Option<(Vec<Stmt>, Vec<Stmt>)>,
 ) -> Option<Vec<Stmt>> {
     let most = i64::from(target_cores.max(1));
+    let n_items: Dim = extents.iter().product();
     let cores = n_items.as_const().map_or(most, |n| most.min((n + VECTOR_CORES - 1) / VECTOR_CORES)).max(1);
-    let workers = cores * VECTOR_CORES;
     let worker = Dim::named("core") * VECTOR_CORES.into() + Dim::named("half");
-    let id = Dim::named("tile") * workers.into() + worker.clone();
-    let turns = (n_items.clone() - worker + (workers - 1).into()).floor_div(&workers.into());
-    let (mut body, item) = item(&id)?;
-    body.push(Stmt::serial(&Sym::new("tile"), turns, item));
+    let items = Items::new(extents, cores * VECTOR_CORES, &worker);
+    let (mut body, one) = item(&items.index)?;
+    body.push(items.each(one));
     let half = Stmt::loop_of(&Sym::new("half"), VECTOR_CORES.into(), LoopKind::Bind(Level::VectorCore), body);
     Some(vec![Stmt::loop_of(&Sym::new("core"), cores.into(), LoopKind::Bind(Level::Core), vec![half])])
 }
@@ -198,22 +254,46 @@ impl<'a> Unified<'a> {
         let buffer =
             alloc(&format!("{}{}", self.prefix, frame.next()), dtype, if is_one { 1 } else { self.width });
         let n = if is_one { 1.into() } else { self.n.clone() };
-        self.out.push(Stmt::Alloc(buffer.clone()));
-        match self.copied(e, &buffer, &n) {
-            Some(copy) => self.out.push(Stmt::Copy(copy)),
+        let statements = match self.moved(e, &buffer, &n, frame) {
+            Some(statements) => statements,
             None => {
                 let mut emitter = Emitter::new(self.nest, self.places(), 1, frame);
                 let value = emitter.expr(e, None);
                 let mut body = emitter.take_lets();
-                body.push(Stmt::store(
-                    &buffer.name,
-                    aic_ir::kernel::Expr::Index(Dim::sym(&lane())),
-                    value.expr,
-                ));
-                self.out.push(Stmt::serial(&lane(), n, body));
+                body.push(put(&buffer, value.expr));
+                vec![Stmt::serial(&lane(), n, body)]
             }
-        }
+        };
+        self.out.push(Stmt::Alloc(buffer.clone()));
+        self.out.extend(statements);
         Some(buffer)
+    }
+
+    /// The copies, and constants, that fill a buffer, if no element of it has to be fetched by itself; which of them is
+    /// the same for all elements.
+    fn moved(&mut self, e: &Flat, buffer: &Buffer, n: &Dim, frame: &mut Frame) -> Option<Vec<Stmt>> {
+        match e {
+            Flat::Call(ScalarFn::Select, args) if !args[0].mentions(&self.along.var) => {
+                let then = self.moved(&args[1], buffer, n, frame)?;
+                let other = self.moved(&args[2], buffer, n, frame)?;
+                let cond = self.scalar(&args[0], frame)?;
+                Some(vec![Stmt::If { cond, then, other }])
+            }
+            Flat::Const(t, value) => {
+                let value = aic_ir::kernel::Expr::Const(*t, *value);
+                Some(vec![Stmt::serial(&lane(), n.clone(), vec![put(buffer, value)])])
+            }
+            Flat::Load { .. } if e.mentions(&self.along.var) || n.is(1) => {
+                self.copied(e, buffer, n).map(|copy| vec![Stmt::Copy(copy)])
+            }
+            Flat::Load { .. } => {
+                let Flat::Load { input, .. } = self.load(e, frame)? else { return None };
+                let (one, _) = &self.loads[input.checked_sub(self.nest.inputs.len())?];
+                let value = super::reduce::read(&one.name, 0.into(), 1, one.dtype);
+                Some(vec![Stmt::serial(&lane(), n.clone(), vec![put(buffer, value.expr)])])
+            }
+            _ => None,
+        }
     }
 
     /// The copy that fills a buffer with consecutive elements, if they are.
@@ -241,6 +321,13 @@ impl<'a> Unified<'a> {
         }
     }
 
+    /// An expression that depends on indices alone, the same for all elements; `None` if it isn't one.
+    pub fn scalar(&self, e: &Flat, frame: &mut Frame) -> Option<aic_ir::kernel::Expr> {
+        let mut emitter = Emitter::new(self.nest, self.places(), 1, frame);
+        let value = emitter.expr(e, None).expr;
+        emitter.take_lets().is_empty().then_some(value)
+    }
+
     /// A loop that stores an expression over the unified buffer.
     pub fn compute(
         &self,
@@ -263,8 +350,10 @@ impl<'a> Unified<'a> {
     /// The buffer that already holds an expression, element by element.
     pub fn held(&self, value: &Flat) -> Option<Buffer> {
         let Flat::Load { input, address, .. } = value else { return None };
-        let k = input.checked_sub(self.nest.inputs.len())?;
-        (*address == Dim::sym(&lane())).then(|| self.loads[k].0.clone())
+        let (buffer, what) = &self.loads[input.checked_sub(self.nest.inputs.len())?];
+        // One that isn't only copied to is not handed on from one copy to the other.
+        let is_copied = matches!(what, Flat::Load { .. });
+        (is_copied && *address == Dim::sym(&lane())).then(|| buffer.clone())
     }
 
     /// The copy of the results to where they belong; `None` if they aren't consecutive there.
@@ -281,8 +370,13 @@ impl<'a> Unified<'a> {
     }
 }
 
+/// The store of an element at the position of the lane.
+fn put(to: &Buffer, value: aic_ir::kernel::Expr) -> Stmt {
+    Stmt::store(&to.name, aic_ir::kernel::Expr::Index(Dim::sym(&lane())), value)
+}
+
 /// Whether an expression only moves elements: loads, constants, and choices among them by indices.
-fn is_movement(e: &Flat) -> bool {
+pub(super) fn is_movement(e: &Flat) -> bool {
     match e {
         Flat::Const(..) | Flat::Load { .. } => true,
         Flat::Call(ScalarFn::Select, args) => {

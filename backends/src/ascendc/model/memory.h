@@ -86,6 +86,12 @@ class Memory {
     /// The first byte that is undefined; `size` if there is none.
     uint64_t first_undefined() const { return std::find(written.begin(), written.end(), 0) - written.begin(); }
 
+    /// Whether bytes are defined.
+    bool is_defined(uint64_t lo, uint64_t bytes) const {
+        if (written.empty()) return true;
+        return std::find(written.begin() + lo, written.begin() + lo + bytes, 0) == written.begin() + lo + bytes;
+    }
+
     /// Makes bytes undefined.
     void poison(uint64_t lo, uint64_t hi) {
         if (written.empty()) return;

@@ -102,7 +102,7 @@ void Gather(const LocalTensor<T>& dst, const LocalTensor<T>& src, const LocalTen
     aic_model::Op op(aic_model::V, "Gather", at, aic_model::vector_cost({24, 2, 14}, double(count) * sizeof(T)));
     op.aligned(dst), op.aligned(src), op.aligned(offsets);
     op.read(offsets, 0, count * 4ull);
-    op.read(src, base, src.bytes - std::min<uint64_t>(base, src.bytes));
+    op.peek(src, base, src.bytes - std::min<uint64_t>(base, src.bytes));
     op.write(dst, 0, uint64_t(count) * sizeof(T));
     op.issue([=] {
         for (uint32_t k = 0; k < count; ++k) {
@@ -110,6 +110,11 @@ void Gather(const LocalTensor<T>& dst, const LocalTensor<T>& src, const LocalTen
             if (from + sizeof(T) > src.bytes) {
                 aic_model::machine->violate("R5", at, aic_model::text("Gather: byte %llu of a tensor of %llu",
                                             (unsigned long long)from, (unsigned long long)src.bytes));
+                return;
+            }
+            if (!src.memory->is_defined(src.first + from, sizeof(T))) {
+                aic_model::machine->violate("R6", at, aic_model::text("Gather: byte %llu was never written",
+                                            (unsigned long long)from));
                 return;
             }
             std::memcpy(dst.data() + k, reinterpret_cast<uint8_t*>(src.data()) + from, sizeof(T));

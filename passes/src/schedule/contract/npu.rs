@@ -1,5 +1,6 @@
 //! Contractions on an NPU: cores that take tiles of the output in turn; tiles of both factors in L1, in fractals, and
-//! parts of them in L0A and L0B, each in buffers used in turn; the cube unit sums into L0C. A result without more to do
+//! parts of them in L0A and L0B, each in buffers used in turn; the cube unit sums into L0C. Of several contracted axes
+//! the innermost is the matrices'; a convolution is a sum of products over its taps. A result without more to do
 //! goes from there to its place; otherwise through the core's workspace to the unified buffers of its vector cores,
 //! each of which has half of the rows.
 //!
@@ -10,7 +11,8 @@ mod unified;
 
 use super::super::Frame;
 use super::super::nest::{Flat, Nest};
-use super::product::{Matrix, Product, clip, product};
+use super::super::unified::{Items, named, with_names};
+use super::product::{Matrix, Product, clip, sum_of_products};
 use aic_ir::dim::{Dim, Sym};
 use aic_ir::dtype::DType;
 use aic_ir::kernel::{Buffer, Copy, Expr, Level, LoopKind, Mma, Operand, Scope, Steps, Stmt, Tile};
@@ -23,18 +25,28 @@ use std::collections::HashMap;
 const TILES: [[u32; 2]; 6] = [[128, 256], [256, 128], [128, 128], [64, 128], [64, 64], [32, 64]];
 /// Bytes of the contracted axis in L1, and in L0.
 const DEPTH: [u32; 2] = [512, 128];
+/// The most elements between rows in memory.
+const MOST_BETWEEN_ROWS: i64 = 65535;
 /// Vector cores of a core.
 const VECTOR_CORES: u32 = 2;
 
 /// The schedules that fit the target, if the nest is a product of matrices that it multiplies.
 pub fn candidates(nest: &Nest, target: &Target) -> Vec<Schedule> {
-    let Some(unit) = product(nest).and_then(|p| p.unit(target, false).cloned()) else { return Vec::new() };
+    let Some(p) = sum_of_products(nest) else { return Vec::new() };
+    let Some(unit) = p.unit(target, false).cloned() else { return Vec::new() };
+    let is_near = |m: &Matrix| m.row.as_const().is_none_or(|step| step <= MOST_BETWEEN_ROWS);
+    if !is_near(&p.a) || !is_near(&p.b) {
+        return Vec::new();
+    }
     let units = target.level(LoopKind::Bind(Level::Core)).map_or(1, |l| l.units);
     let size = unit.dtype(Operand::A).size() as u32;
+    // As much of the contracted axis as there is, in whole parts.
+    let bytes = p.axes[2].extent.as_const().unwrap_or(i64::MAX).saturating_mul(i64::from(size));
+    let depth = u32::try_from(bytes).unwrap_or(u32::MAX).clamp(1, DEPTH[0]).next_multiple_of(DEPTH[1]);
     let of = |[m, n]: [u32; 2]| {
         let tile = |place, k: u32, buffers| schedule::Tile { place, extent: [m, n, k], buffers };
         let ub = schedule::Tile { place: Place::Ub, extent: [16.min(m / 2), n, 1], buffers: 1 };
-        let tiles = vec![tile(Place::L1, DEPTH[0] / size, 2), tile(Place::L0, DEPTH[1] / size, 2), ub];
+        let tiles = vec![tile(Place::L1, depth / size, 2), tile(Place::L0, DEPTH[1] / size, 2), ub];
         Schedule { unit: unit.name.clone(), cores: units, tiles, ..Schedule::new(Class::Contract, 1) }
     };
     let fits = |s: &Schedule| {
@@ -46,7 +58,7 @@ pub fn candidates(nest: &Nest, target: &Target) -> Vec<Schedule> {
 
 /// Seconds that a schedule is predicted to take: each core's tiles, of whose steps multiplications and copies overlap.
 pub fn cost(nest: &Nest, s: &Schedule, target: &Target) -> f64 {
-    let (Some(p), Some(l1)) = (product(nest), s.tile(Place::L1)) else { return f64::INFINITY };
+    let (Some(p), Some(l1)) = (sum_of_products(nest), s.tile(Place::L1)) else { return f64::INFINITY };
     let Some(unit) = target.matrix_unit(&s.unit) else { return f64::INFINITY };
     let [m, n, k] = [0, 1, 2].map(|axis| p.tiles(axis, l1.extent[axis]).as_const().unwrap_or(16) as f64);
     let cores = f64::from(s.cores.max(1));
@@ -56,7 +68,8 @@ pub fn cost(nest: &Nest, s: &Schedule, target: &Target) -> f64 {
     let load = (tm + tn) * tk * p.a.dtype.size() as f64 / rate(Scope::Global, Scope::L1);
     let work = 2.0 * tm * tn * tk / (unit.peak / cores);
     let store = tm * tn * 4.0 / rate(Scope::L0C, Scope::Global);
-    (m * n * batch / cores).ceil() * (k * work.max(load) + store)
+    let outer: f64 = p.outer.iter().map(|a| a.extent.as_const().unwrap_or(8) as f64).product();
+    (m * n * batch / cores).ceil() * (outer * k * work.max(load) + store)
 }
 
 /// The schedule of least predicted time.
@@ -67,7 +80,7 @@ pub fn choose(nest: &Nest, target: &Target) -> Option<Schedule> {
 
 /// The statements of the kernel; none if the unit can't do it.
 pub fn body(nest: &Nest, s: &Schedule, frame: &mut Frame) -> Vec<Stmt> {
-    let (Some(p), Some(unit)) = (product(nest), MatrixUnit::named(&s.unit)) else { return Vec::new() };
+    let (Some(p), Some(unit)) = (sum_of_products(nest), MatrixUnit::named(&s.unit)) else { return Vec::new() };
     let (Some(l1), Some(l0)) = (s.tile(Place::L1), s.tile(Place::L0)) else { return Vec::new() };
     let columns = p.tiles(1, l1.extent[1]);
     let rows = p.tiles(0, l1.extent[0]);
@@ -77,23 +90,20 @@ pub fn body(nest: &Nest, s: &Schedule, frame: &mut Frame) -> Vec<Stmt> {
         None => i64::from(s.cores.max(1)),
     };
     let core = Dim::named("core");
-    // A core's tiles are `cores` apart.
-    let id = Dim::named("tile") * cores.into() + core.clone();
-    let row = match p.batch.is_empty() {
-        true => id.floor_div(&columns),
-        false => id.floor_div(&columns).modulo(&rows),
-    };
-    let m0 = row * i64::from(l1.extent[0]).into();
-    let n0 = id.modulo(&columns) * i64::from(l1.extent[1]).into();
-    let axes = p.batch_at(&id.floor_div(&(rows * columns))).into_iter().collect();
+    let mut extents: Vec<Dim> = p.batch.iter().map(|a| a.extent.clone()).collect();
+    extents.extend([rows, columns]);
+    let items = Items::new(&extents, cores, &core);
+    let [batch @ .., row, column] = &items.index[..] else { return Vec::new() };
+    let m0 = row.clone() * i64::from(l1.extent[0]).into();
+    let n0 = column.clone() * i64::from(l1.extent[1]).into();
+    let axes = p.batch.iter().map(|a| a.var.clone()).zip(batch.iter().cloned()).collect();
     let fractal = 32 / p.a.dtype.size() as i64;
     let n = Npu { p: &p, unit, l1, l0, ub: s.tile(Place::Ub), fractal, origin: [m0, n0], axes };
     let Some(result) = n.result(frame) else { return Vec::new() };
     let mut body = n.buffers();
     let mut tile = n.multiply();
     tile.extend(result);
-    let turns = (n_tiles - core + (cores - 1).into()).floor_div(&cores.into());
-    body.push(Stmt::serial(&Sym::new("tile"), turns, tile));
+    body.push(items.each(tile));
     vec![Stmt::loop_of(&Sym::new("core"), cores.into(), LoopKind::Bind(Level::Core), body)]
 }
 
@@ -140,14 +150,32 @@ impl Npu<'_> {
         step.modulo(&i64::from(buffers.max(1)).into()) * len.into()
     }
 
+    /// Steps along the contracted axis, for one point of those outside of it.
+    fn n_steps(&self) -> Dim {
+        self.p.tiles(2, self.l1.extent[2])
+    }
+
+    /// What the contracted axes are in a step: those outside, and the step along the innermost; with their names.
+    fn contracted(&self, step: &Dim) -> (HashMap<Sym, Dim>, Dim, Vec<(Sym, Dim)>) {
+        if self.p.outer.is_empty() {
+            return (HashMap::new(), step.clone(), Vec::new());
+        }
+        let mut extents: Vec<Dim> = self.p.outer.iter().map(|a| a.extent.clone()).collect();
+        extents.push(self.n_steps());
+        let (mut index, names) = named("tap", aic_ir::op::unflatten(step, &extents));
+        let along = index.pop().unwrap_or_default();
+        (self.p.outer.iter().map(|a| a.var.clone()).zip(index).collect(), along, names)
+    }
+
     /// A step's tiles of both factors into L1, in fractals; beyond the ends of the matrices there are zeros.
     fn load_l1(&self, step: &Dim) -> Vec<Stmt> {
         let mut out: Vec<Stmt> = Vec::new();
+        let (outer, along, names) = self.contracted(step);
         for ((matrix, own), name) in self.p.factors().into_iter().zip(["a1", "b1"]) {
             let axes = if matrix.rows_are_k { [2, own] } else { [own, 2] };
             let [rows, columns] = self.extent(matrix, own);
             let origin = axes.map(|axis| match axis {
-                2 => step.clone() * i64::from(self.l1.extent[2]).into(),
+                2 => along.clone() * i64::from(self.l1.extent[2]).into(),
                 _ => self.origin[axis].clone(),
             });
             let rest = |k: usize| self.p.rest(axes[k], self.l1.extent[axes[k]], &origin[k]);
@@ -155,7 +183,7 @@ impl Npu<'_> {
                 (None, None) => None,
                 (r, c) => Some([clip(rows, r), clip(columns, c)]),
             };
-            let base = matrix.base.subst(&|x| self.axes.get(x).cloned());
+            let base = matrix.base.subst(&|x| self.axes.get(x).or_else(|| outer.get(x)).cloned());
             let first = base + origin[0].clone() * matrix.row.clone() + origin[1].clone();
             let src = Tile::rows(&self.p.nest.inputs[matrix.input].name, first, matrix.row.clone());
             let slot = Npu::slot(step, self.l1.buffers, rows * columns);
@@ -165,7 +193,7 @@ impl Npu<'_> {
             out.push(Stmt::Copy(Copy { dst, src, extent, valid, token }));
         }
         out.push(Stmt::Commit { token: Sym::new("l1") });
-        out
+        with_names(names, out)
     }
 
     /// A part of a step's tiles into L0A and L0B.
@@ -215,7 +243,7 @@ impl Npu<'_> {
     fn multiply(&self) -> Vec<Stmt> {
         let (step, part) = (Sym::new("step"), Sym::new("part"));
         let (at, of) = (Dim::sym(&step), Dim::sym(&part));
-        let n_steps = self.p.tiles(2, self.l1.extent[2]);
+        let n_steps = self.p.outer.iter().fold(self.n_steps(), |n, a| n * a.extent.clone());
         let n_parts = i64::from(self.l1.extent[2] / self.l0.extent[2].max(1)).max(1);
         let wait = |name: &str| Stmt::Wait { token: Sym::new(name), pending: 0 };
         let next = |at: &Dim, n: Dim, body: Vec<Stmt>| {

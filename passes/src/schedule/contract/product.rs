@@ -17,6 +17,8 @@ pub(super) struct Product<'a> {
     pub axes: [Axis; 3],
     /// The other axes of the output.
     pub batch: Vec<Axis>,
+    /// Contracted axes outside of `k`: the result is the sum of a product of matrices for each point of them.
+    pub outer: Vec<Axis>,
     pub a: Matrix,
     pub b: Matrix,
 }
@@ -35,30 +37,78 @@ pub(super) struct Matrix {
     pub row: Dim,
 }
 
+/// The axes of a contraction.
+struct Roles {
+    /// The axes `m`, `n` and `k`; `None` where there is none.
+    m: Option<usize>,
+    n: Option<usize>,
+    k: Axis,
+    /// Contracted axes outside of `k`.
+    outer: Vec<Axis>,
+    /// Which of the factors is the left one.
+    left: usize,
+}
+
 /// The product that a nest is, if it is one.
 pub(super) fn product(nest: &Nest) -> Option<Product<'_>> {
-    let (ReduceOp::Sum, over) = nest.reduction.as_ref()? else { return None };
+    sum_of_products(nest).filter(|p| p.outer.is_empty())
+}
+
+/// The product, or the sum of products, that a nest is.
+pub(super) fn sum_of_products(nest: &Nest) -> Option<Product<'_>> {
+    let (factors, roles) = (factors(nest)?, roles(nest)?);
+    let (left, right) = (&factors[roles.left], &factors[1 - roles.left]);
+    let axis = |k: Option<usize>, name: &str| k.map_or_else(|| no_axis(name), |k| nest.axes[k].clone());
+    let axes = [axis(roles.m, "no m"), axis(roles.n, "no n"), roles.k.clone()];
+    let is_batch = |k: &usize| Some(*k) != roles.m && Some(*k) != roles.n;
+    let batch = (0..nest.axes.len()).filter(is_batch).map(|k| nest.axes[k].clone());
+    let a = matrix(nest, left, &axes[0], &axes[2])?;
+    let b = matrix(nest, right, &axes[1], &axes[2])?;
+    Some(Product { nest, batch: batch.collect(), outer: roles.outer, a, b, axes })
+}
+
+/// Whether the factors of a contraction of two matrices, in the order of its terms, are consecutive along the contracted
+/// axis, or along their own where elements of their size are transposed on the way; `None` for other nests.
+pub(in crate::schedule) fn are_loadable(nest: &Nest, transposes: &[u32]) -> Option<[bool; 2]> {
+    let (factors, roles) = (factors(nest)?, roles(nest)?);
+    let (m, n) = (roles.m?, roles.n?);
+    let own = if roles.left == 0 { [m, n] } else { [n, m] };
+    let is_loadable = |k: usize| {
+        let found = matrix(nest, &factors[k], &nest.axes[own[k]], &roles.k);
+        found.is_some_and(|x| !x.rows_are_k || transposes.contains(&(x.dtype.size() as u32)))
+    };
+    Some([0, 1].map(is_loadable))
+}
+
+fn no_axis(name: &str) -> Axis {
+    Axis { var: Sym::new(name), extent: 1.into() }
+}
+
+/// The factors whose products a nest sums.
+fn factors(nest: &Nest) -> Option<&[Flat; 2]> {
+    let (ReduceOp::Sum, _) = nest.reduction.as_ref()? else { return None };
     let Flat::Call(ScalarFn::Mul, factors) = &nest.value else { return None };
-    let [x, y] = &factors[..] else { return None };
-    if over.len() > 1 || nest.kept.is_some() {
+    factors[..].try_into().ok()
+}
+
+fn roles(nest: &Nest) -> Option<Roles> {
+    if nest.kept.is_some() {
         return None;
     }
-    let none = |name: &str| Axis { var: Sym::new(name), extent: 1.into() };
-    let k = over.first().cloned().unwrap_or_else(|| none("no k"));
+    let [x, y] = factors(nest)?;
+    let (k, outer) = match nest.over().split_last() {
+        Some((k, outer)) => (k.clone(), outer.to_vec()),
+        None => (no_axis("no k"), Vec::new()),
+    };
     let moves = |f: &Flat, a: &Axis| f.mentions(&a.var);
     // The innermost axis that only one factor depends on is the columns'; that factor is the right one.
     let of_one = |f: &Flat, g: &Flat| nest.axes.iter().rposition(|a| moves(f, a) && !moves(g, a));
-    let (left, right, n, m) = match (of_one(x, y), of_one(y, x)) {
-        (Some(m), Some(n)) if m > n => (y, x, Some(m), Some(n)),
-        (Some(n), None) => (y, x, Some(n), None),
-        (m, n) => (x, y, n, m),
+    let (left, n, m) = match (of_one(x, y), of_one(y, x)) {
+        (Some(m), Some(n)) if m > n => (1, Some(m), Some(n)),
+        (Some(n), None) => (1, Some(n), None),
+        (m, n) => (0, n, m),
     };
-    let axis = |k: Option<usize>, name: &str| k.map_or_else(|| none(name), |k| nest.axes[k].clone());
-    let axes = [axis(m, "no m"), axis(n, "no n"), k];
-    let batch = (0..nest.axes.len()).filter(|k| Some(*k) != m && Some(*k) != n).map(|k| nest.axes[k].clone());
-    let a = matrix(nest, left, &axes[0], &axes[2])?;
-    let b = matrix(nest, right, &axes[1], &axes[2])?;
-    Some(Product { nest, batch: batch.collect(), a, b, axes })
+    Some(Roles { m, n, k, outer, left })
 }
 
 fn matrix(nest: &Nest, f: &Flat, own: &Axis, k: &Axis) -> Option<Matrix> {

@@ -6,11 +6,13 @@
 
 use super::super::Frame;
 use super::super::nest::{Flat, Nest};
-use super::super::unified::{Unified, alloc, bytes_per_element, lane, on_cores, width};
+use super::super::rows::npu::CHUNK;
+use super::super::unified::{Unified, alloc, bytes_per_element, is_index, lane, named, on_cores, width, with_names};
 use aic_ir::compute::{Axis, ReduceOp};
 use aic_ir::dim::{Dim, Sym};
 use aic_ir::dtype::DType;
 use aic_ir::kernel::{Buffer, Expr, Level, LoopKind, Stmt};
+use aic_ir::scalar::ScalarFn;
 use aic_ir::schedule::{Class, Place, Schedule, Tile};
 use aic_ir::target::Target;
 use std::collections::HashMap;
@@ -32,7 +34,8 @@ pub fn choose(nest: &Nest, target: &Target) -> Option<Schedule> {
     let class = if is_consecutive { Class::ReduceInner } else { Class::ReduceOuter };
     let along = if is_consecutive { Some(inner) } else { nest.axes.last() };
     let extent = along.map_or_else(|| 1.into(), |a| a.extent.clone());
-    let n = width(target, bytes_per_element(nest) + 8, &extent);
+    let most = if is_consecutive { CHUNK } else { i64::MAX };
+    let n = width(target, bytes_per_element(nest) + 8, &extent).min(most);
     let tile = Tile { place: Place::Ub, extent: [1, u32::try_from(n).ok()?, 1], buffers: 2 };
     let cores = target.level(LoopKind::Bind(Level::Core)).map_or(1, |l| l.units);
     let schedule = Schedule { tiles: vec![tile], cores, ..Schedule::new(class, 1) };
@@ -60,22 +63,79 @@ fn across(nest: &Nest, s: &Schedule, frame: &mut Frame) -> Option<Vec<Stmt>> {
     let none = Axis::new("no axis", 1.into());
     let (along, outer) = nest.axes.split_last().unwrap_or((&none, &[]));
     let width = i64::from(s.tile(Place::Ub)?.extent[1]);
-    let (extents, total) = items(outer, &along.extent, width);
-    on_cores(&total, s.cores, |id| {
-        let (axes, first) = item(outer, &extents, id, width);
+    on_cores(&items(outer, &along.extent, width), s.cores, |index| {
+        let (axes, first) = item(outer, index, width);
         let n = Dim::from(width).minimum(&(along.extent.clone() - first.clone()));
         let acc = alloc("acc", nest.acc, width);
         let mut out = vec![Stmt::Alloc(acc.clone()), fill(&acc, n.clone(), *op)];
-        let mut terms = Unified::new(nest, along, [first.clone(), n.clone()], width, axes.clone(), "u");
-        let value = terms.localize(&nest.value, frame)?;
+        let (guard, terms_of, names) = guarded(nest, *op, along);
+        let mut terms = Unified::new(&terms_of, along, [first.clone(), n.clone()], width, axes.clone(), "u");
+        let value = terms.localize(&terms_of.value, frame)?;
         let mut body = terms.take();
         let sum = Flat::Call(combine, vec![Flat::Acc, value]);
         let at = Dim::sym(&lane());
         body.push(terms.compute(&sum, &acc, at.clone(), Some((&acc, at)), frame));
+        if let Some(guard) = guard {
+            let cond = terms.scalar(&guard, frame)?;
+            let placed = |(s, d): (Sym, Dim)| (s, d.subst(&|v| axes.get(v).cloned()));
+            let names = names.into_iter().map(placed).collect();
+            body = with_names(names, vec![Stmt::If { cond, then: body, other: Vec::new() }]);
+        }
         out.extend(super::nested(over, body));
         finish(nest, along, [first, n], width, axes, &acc, &mut out, frame)?;
         Some(out)
     })
+}
+
+/// The condition on which terms count, the same for a row of results, and the nest of those that do: windows have none
+/// beyond the borders of their arrays. The positions that the condition is about have names.
+fn guarded(nest: &Nest, op: ReduceOp, along: &Axis) -> (Option<Flat>, Nest, Vec<(Sym, Dim)>) {
+    let none = Flat::Const(nest.acc, op.identity(nest.acc));
+    let (guard, term) = match &nest.value {
+        Flat::Call(ScalarFn::Select, args)
+            if args[2] == none && is_index(&args[0]) && !args[0].mentions(&along.var) =>
+        {
+            (&args[0], &args[1])
+        }
+        _ => return (None, nest.clone(), Vec::new()),
+    };
+    let mut positions: Vec<Dim> = Vec::new();
+    guard.visit(&mut |e| match e {
+        Flat::Index(d) if d.symbols().len() > 1 && !positions.contains(d) => positions.push(d.clone()),
+        _ => {}
+    });
+    let (index, names) = named("position", positions);
+    let by_names = |d: &Dim| {
+        names.iter().zip(&index).fold(d.clone(), |d, ((_, position), name)| in_terms_of(&d, position, name))
+    };
+    let guard = with_dims(guard, &by_names);
+    let inner = Nest { value: with_dims(term, &by_names), ..nest.clone() };
+    (Some(guard), inner, names)
+}
+
+/// An index expression in terms of a position that is part of it, if it plainly is.
+fn in_terms_of(d: &Dim, position: &Dim, name: &Dim) -> Dim {
+    let times = position.symbols().iter().find_map(|s| {
+        let [whole, part] = [d, position].map(|d| d.affine_in(s).and_then(|(step, _)| step.as_const()));
+        let (whole, part) = (whole?, part.filter(|p| *p != 0)?);
+        (whole % part == 0).then_some(whole / part)
+    });
+    d.clone() + (name.clone() - position.clone()) * times.unwrap_or(0).into()
+}
+
+/// An expression with other index expressions.
+fn with_dims(e: &Flat, f: &dyn Fn(&Dim) -> Dim) -> Flat {
+    match e {
+        Flat::Const(..) | Flat::Acc => e.clone(),
+        Flat::Index(d) => Flat::Index(f(d)),
+        Flat::Load { input, address, terms } => Flat::Load {
+            input: *input,
+            address: f(address),
+            terms: terms.iter().map(|(s, e)| (s.clone(), with_dims(e, f))).collect(),
+        },
+        Flat::Call(g, args) => Flat::Call(*g, args.iter().map(|a| with_dims(a, f)).collect()),
+        Flat::Cast(t, e) => Flat::Cast(*t, with_dims(e, f).into()),
+    }
 }
 
 /// Some results at a time, each the reduction of a row of terms.
@@ -85,9 +145,8 @@ fn within(nest: &Nest, s: &Schedule, frame: &mut Frame) -> Option<Vec<Stmt>> {
     let none = Axis::new("no axis", 1.into());
     let (along, outer) = nest.axes.split_last().unwrap_or((&none, &[]));
     let width = i64::from(s.tile(Place::Ub)?.extent[1]);
-    let (extents, total) = items(outer, &along.extent, RESULTS);
-    on_cores(&total, s.cores, |id| {
-        let (axes, first) = item(outer, &extents, id, RESULTS);
+    on_cores(&items(outer, &along.extent, RESULTS), s.cores, |index| {
+        let (axes, first) = item(outer, index, RESULTS);
         let n = Dim::from(RESULTS).minimum(&(along.extent.clone() - first.clone()));
         let acc = alloc("acc", nest.acc, RESULTS);
         let r = Sym::new("r");
@@ -120,12 +179,21 @@ fn row(
     let mut terms = Unified::new(nest, inner, [first, n], width, axes, "u");
     let value = terms.localize(&nest.value, frame)?;
     let mut body = terms.take();
-    let sum = Flat::Call(op.combine()?, vec![Flat::Acc, value]);
     let at = Dim::sym(&lane());
-    body.push(terms.compute(&sum, &part, at.clone(), Some((&part, at)), frame));
-    let steps = Stmt::serial(&step, inner.extent.ceil_div(&width.into()), body);
-    let mut out = vec![Stmt::Alloc(part.clone()), fill(&part, width.into(), op)];
-    out.extend(super::nested(others, vec![steps]));
+    let n_steps = inner.extent.ceil_div(&width.into());
+    let mut out = vec![Stmt::Alloc(part.clone())];
+    // As rows of several phases are combined: terms that are all there is are what they are, -0 too.
+    if others.is_empty() && n_steps.is(1) {
+        if !inner.extent.is(width) {
+            out.push(fill(&part, width.into(), op));
+        }
+        body.push(terms.compute(&value, &part, at, None, frame));
+    } else {
+        let sum = Flat::Call(op.combine()?, vec![Flat::Acc, value]);
+        body.push(terms.compute(&sum, &part, at.clone(), Some((&part, at)), frame));
+        out.push(fill(&part, width.into(), op));
+    }
+    out.extend(super::nested(others, vec![Stmt::serial(&step, n_steps, body)]));
     let lanes = u32::try_from(width).ok()?;
     let all = Expr::Load {
         buffer: part.name.clone(),
@@ -171,16 +239,14 @@ fn fill(to: &Buffer, n: Dim, op: ReduceOp) -> Stmt {
 }
 
 /// The items of work: points of the outer axes, and parts of the one along which results lie.
-fn items(outer: &[Axis], along: &Dim, width: i64) -> (Vec<Dim>, Dim) {
+fn items(outer: &[Axis], along: &Dim, width: i64) -> Vec<Dim> {
     let mut extents: Vec<Dim> = outer.iter().map(|a| a.extent.clone()).collect();
     extents.push(along.ceil_div(&width.into()));
-    let total = extents.iter().product();
-    (extents, total)
+    extents
 }
 
 /// What the outer axes are for an item, and where its results begin.
-fn item(outer: &[Axis], extents: &[Dim], id: &Dim, width: i64) -> (HashMap<Sym, Dim>, Dim) {
-    let index = aic_ir::op::unflatten(id, extents);
-    let axes = outer.iter().map(|a| a.var.clone()).zip(index.clone()).collect();
+fn item(outer: &[Axis], index: &[Dim], width: i64) -> (HashMap<Sym, Dim>, Dim) {
+    let axes = outer.iter().map(|a| a.var.clone()).zip(index.iter().cloned()).collect();
     (axes, index[outer.len()].clone() * width.into())
 }

@@ -11,7 +11,7 @@ use super::super::reduce::read;
 use super::super::unified::{alloc, allocations, is_index, lane, on_cores_after, temporaries};
 use super::{arrays, of_row, row_length};
 use aic_ir::bail;
-use aic_ir::compute::{ReduceOp, Source};
+use aic_ir::compute::{Compute, ReduceOp, Source};
 use aic_ir::dim::{Dim, Sym};
 use aic_ir::dtype::DType;
 use aic_ir::error::Result;
@@ -22,7 +22,7 @@ use aic_ir::target::Target;
 use aic_ir::verify;
 
 /// Elements that are combined at a time.
-const CHUNK: i64 = 2048;
+pub(in crate::schedule) const CHUNK: i64 = 2048;
 /// Elements of a repeat of the vector unit.
 const REPEAT: i64 = 64;
 /// Elements of a buffer for what a row has once: 32 bytes, all of which are defined.
@@ -44,6 +44,22 @@ pub fn kernel(name: &str, g: &Group, target: &Target) -> Option<(Schedule, Kerne
         let fits = bytes as u64 <= most && verify::kernel_for(&k, target).is_empty();
         fits.then(|| (rows.schedule(), k))
     })
+}
+
+/// Whether a compute is such a kernel.
+pub fn is_one(c: &Compute, target: &Target) -> bool {
+    Nest::new(c).is_err() && kernel("", &Group::new(c), target).is_some()
+}
+
+/// The lanes that a row is combined in.
+pub fn lanes(nest: &Nest) -> u32 {
+    let len: Dim = nest.over().iter().map(|a| &a.extent).product();
+    len.as_const().map_or(0, |n| whole_repeats(n).min(CHUNK) as u32)
+}
+
+/// As many elements or a few more.
+fn whole_repeats(n: i64) -> i64 {
+    (n + REPEAT - 1) / REPEAT * REPEAT
 }
 
 struct Rows<'a> {
@@ -88,7 +104,7 @@ impl<'a> Rows<'a> {
 
     /// Elements of a buffer for a row: whole repeats.
     fn width(&self) -> i64 {
-        (self.len + REPEAT - 1) / REPEAT * REPEAT
+        whole_repeats(self.len)
     }
 
     /// The arrays: operands and results in memory, what lies between phases in the unified buffer.
@@ -118,8 +134,7 @@ impl<'a> Rows<'a> {
         let statements = arrays.buffers.iter().filter(is_local).cloned().map(Stmt::Alloc).collect();
         let mut body = Body { held: Vec::new(), before: Vec::new(), statements, counter: 0 };
         let mut calls = 0;
-        let rows = on_cores_after(&extents.iter().product(), self.cores, |id| {
-            let index = aic_ir::op::unflatten(id, &extents);
+        let rows = on_cores_after(&extents, self.cores, |index| {
             for k in 0..self.group.phases.len() {
                 let outer = |s: &Sym| {
                     let at = self.axes.iter().position(|c| c.vars[k].as_ref() == Some(s))?;
@@ -338,7 +353,7 @@ impl<'a> Rows<'a> {
             let (n, len) = if is_row { (self.len, self.width()) } else { (1, 1) };
             let buffer = alloc(&format!("u{}", body.next()), source.dtype, len);
             let first = address.subst(&|s| (*s == lane()).then(|| 0.into()));
-            let is_same = ["core", "half", "tile"].iter().all(|s| !first.mentions(&Sym::new(s)));
+            let is_same = first.symbols().is_empty();
             let copies = [Stmt::Alloc(buffer.clone()), copy(&buffer.name, 0.into(), &source.name, first, n)];
             if is_same {
                 body.before.extend(copies)

@@ -2,15 +2,15 @@
 //! unified buffer, some rows at a time, and the results from there to memory.
 
 use super::super::super::Frame;
-use super::super::super::emit::{Emitter, Value, lane};
+use super::super::super::emit::Emitter;
 use super::super::super::nest::Flat;
 use super::super::super::reduce::{finish, read};
+use super::super::super::unified::lane;
 use super::super::product::clip;
 use super::Npu;
 use aic_ir::dim::{Dim, Sym};
 use aic_ir::dtype::DType;
 use aic_ir::kernel::{Buffer, Copy, Scope, Stmt, Tile};
-use std::collections::HashMap;
 
 impl Npu<'_> {
     /// A vector core's work on some rows of the tile: what they need into the unified buffer, the epilogue, and out.
@@ -35,7 +35,7 @@ impl Npu<'_> {
             [rows, tn],
             None,
         );
-        let (r, v) = (Sym::new("r"), Sym::new("v"));
+        let r = Sym::new("r");
         let local = |name: &str, dtype| Buffer {
             name: Sym::new(name),
             dtype,
@@ -54,26 +54,15 @@ impl Npu<'_> {
         out.push(Stmt::Commit { token: Sym::new("ub") });
         out.push(Stmt::Wait { token: Sym::new("ub"), pending: 0 });
         out.push(Stmt::Alloc(inner.output.clone()));
-        // 256 bytes of the sums.
-        let lanes = (64).min(tn);
-        let axes = HashMap::from([
-            (m.var.clone(), Dim::sym(&r)),
-            (n.var.clone(), Dim::sym(&v) * lanes.into() + Dim::sym(&lane())),
-        ]);
-        let mut axes_all = self.axes.clone();
-        axes_all.extend(axes);
-        let mut e = Emitter::new(&inner, axes_all, lanes as u32, frame);
-        let sums: Value = read(
-            &Sym::new("u"),
-            Dim::sym(&r) * tn.into() + Dim::sym(&v) * lanes.into(),
-            lanes as u32,
-            nest.acc,
-        );
+        // A row at a time.
+        let mut axes = self.axes.clone();
+        axes.extend([(m.var.clone(), Dim::sym(&r)), (n.var.clone(), Dim::sym(&lane()))]);
+        let mut e = Emitter::new(&inner, axes, 1, frame);
+        let sums = read(&Sym::new("u"), Dim::sym(&r) * tn.into() + Dim::sym(&lane()), 1, nest.acc);
         let sums = e.bind(sums);
         let mut body = e.take_lets();
         body.extend(finish(&mut e, &inner, sums, None));
-        let vectors = Stmt::serial(&v, (tn / lanes).into(), body);
-        out.push(Stmt::serial(&r, rows.into(), vec![vectors]));
+        out.push(Stmt::serial(&r, rows.into(), vec![Stmt::serial(&lane(), tn.into(), body)]));
         let src = Tile::rows(&inner.output.name, 0, tn);
         let dst = at(&row, &column);
         out.push(Stmt::Copy(Copy { dst, src, extent: [rest, columns], valid: None, token: None }));
