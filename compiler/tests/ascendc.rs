@@ -243,9 +243,13 @@ fn families_at_odd_extents() {
     for (family, [all, on_chip]) in &counts {
         println!("{family}: {all} cases in three orders, {on_chip} without a step for the host");
     }
-    cases.iter().flat_map(Case::on_host).for_each(|line| println!("{}", line.chars().take(300).collect::<String>()));
+    cases
+        .iter()
+        .flat_map(Case::on_host)
+        .for_each(|line| println!("{}", line.chars().take(300).collect::<String>()));
     let n_on_chip: usize = counts.values().map(|[_, n]| n).sum();
-    println!("{} of {} right", cases.len() - wrong.len().min(cases.len()), cases.len());
+    let is_right = |c: &&Case| wrong.iter().all(|w| !w.starts_with(&c.what));
+    println!("{} of {} right", cases.iter().filter(is_right).count(), cases.len());
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
     assert!(n_on_chip * 4 >= cases.len() * 3, "only {n_on_chip} of {} are on the chip", cases.len());
 }
@@ -271,7 +275,8 @@ fn exact_numerics_keep_the_bits_of_level_0() {
         let g = aic_ir::text::parse_graph(&format!("graph{}", text.replace('N', &n.to_string()))).unwrap();
         let x = families::inputs(&g, &mut rng, Values::Finite);
         for level in [0, 2] {
-            let options = Options { level, numerics: Numerics::Exact, ..Options::new(Target::ascend_910b3()) };
+            let options =
+                Options { level, numerics: Numerics::Exact, ..Options::new(Target::ascend_910b3()) };
             let want = aic_ir::eval::graph(&g, &x).unwrap();
             let what = format!("level {level} N={n} {text}");
             cases.push(Case::compiled(&options, cases.len(), what, g.clone(), x.clone(), want).unwrap());
@@ -317,7 +322,10 @@ fn the_documentation_shows_what_is_emitted() {
         if std::env::var_os("AIC_BLESS").is_some() {
             page.replace_range(begin..end, emitted);
         }
-        assert!(page[begin..].starts_with(emitted), "{title} is emitted otherwise; AIC_BLESS=1 writes it anew");
+        assert!(
+            page[begin..].starts_with(emitted),
+            "{title} is emitted otherwise; AIC_BLESS=1 writes it anew"
+        );
     }
     std::fs::write(&path, page).unwrap();
 }

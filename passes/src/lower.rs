@@ -308,7 +308,8 @@ impl Lowering<'_> {
     ) -> Vec<usize> {
         let mut stages: HashMap<usize, usize> = HashMap::new();
         for (piece, kernel) in cut.pieces.iter().zip(kernels) {
-            if let (Some((constant, packing)), [result]) = (self.laid_out(piece, inputs), &piece.results[..]) {
+            if let (Some((constant, packing)), [result]) = (self.laid_out(piece, inputs), &piece.results[..])
+            {
                 stages.insert(*result, self.packed(constant, packing));
                 continue;
             }

@@ -43,8 +43,10 @@ impl<'a> Writer<'a> {
         let right = if is_padded { 32 / size - 1 } else { 0 };
         let bytes = bytes(&columns, size);
         let place = self.ring(&c.src.buffer, &from);
+        // Rows may all lie beyond the end of the matrix.
+        let guard = if rows.parse::<i64>().is_err() { format!("if ({rows} > 0) ") } else { String::new() };
         self.text.line(format!(
-            "DataCopyPad({n}, {place}, DataCopyExtParams({rows}, {bytes}, {gap}, {skip}, 0), \
+            "{guard}DataCopyPad({n}, {place}, DataCopyExtParams({rows}, {bytes}, {gap}, {skip}, 0), \
              DataCopyPadExtParams<{t}>({is_padded}, 0, {right}, ({t})0));"
         ));
         match &c.token {

@@ -164,7 +164,14 @@ impl Writer<'_> {
     }
 
     /// Elements of a tensor that lie `step` apart, from one on.
-    pub(super) fn gather(&mut self, tensor: &str, dtype: DType, step: i64, base: &str, wish: Wish) -> Result<Value> {
+    pub(super) fn gather(
+        &mut self,
+        tensor: &str,
+        dtype: DType,
+        step: i64,
+        base: &str,
+        wish: Wish,
+    ) -> Result<Value> {
         let size = dtype.size() as i64;
         if !matches!(size, 2 | 4) {
             bail!("the vector unit doesn't gather {dtype}")

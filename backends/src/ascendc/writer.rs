@@ -100,7 +100,8 @@ impl<'a> Writer<'a> {
     /// Notes how many elements the row at hand has at most.
     fn measure(&mut self, n: &Dim) {
         let of = |s: &Sym| self.ranges.get(s).copied().unwrap_or(Range::ALL);
-        let held = self.locals.iter().filter(|l| l.buffer.scope == Scope::Ub).map(|l| l.len).max().unwrap_or(64);
+        let held =
+            self.locals.iter().filter(|l| l.buffer.scope == Scope::Ub).map(|l| l.len).max().unwrap_or(64);
         self.longest = self.longest.max(n.range(&of).hi.min(held));
     }
 

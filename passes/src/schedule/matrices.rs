@@ -7,7 +7,7 @@
 
 use super::contract::are_loadable;
 use super::nest::{Flat, Nest};
-use super::prepare::{alone, extract, insert, mentions, INSERTED};
+use super::prepare::{INSERTED, alone, extract, insert, mentions};
 use crate::packing::{Packing, Span};
 use aic_ir::compute::{Axis, Compute, Expr, ReduceOp, Stage};
 use aic_ir::dim::{Dim, Range, Sym};
@@ -55,7 +55,8 @@ fn is_moved(e: &Expr) -> bool {
     match e {
         Expr::Load(..) => true,
         Expr::Call(ScalarFn::Select, args) => {
-            is_moved(&args[1]) && matches!(args[2], Expr::Const(..)) || is_moved(&args[2]) && matches!(args[1], Expr::Const(..))
+            is_moved(&args[1]) && matches!(args[2], Expr::Const(..))
+                || is_moved(&args[2]) && matches!(args[1], Expr::Const(..))
         }
         _ => false,
     }

@@ -80,7 +80,9 @@ pub fn choose(nest: &Nest, target: &Target) -> Option<Schedule> {
 
 /// The statements of the kernel; none if the unit can't do it.
 pub fn body(nest: &Nest, s: &Schedule, frame: &mut Frame) -> Vec<Stmt> {
-    let (Some(p), Some(unit)) = (sum_of_products(nest), MatrixUnit::named(&s.unit)) else { return Vec::new() };
+    let (Some(p), Some(unit)) = (sum_of_products(nest), MatrixUnit::named(&s.unit)) else {
+        return Vec::new();
+    };
     let (Some(l1), Some(l0)) = (s.tile(Place::L1), s.tile(Place::L0)) else { return Vec::new() };
     let columns = p.tiles(1, l1.extent[1]);
     let rows = p.tiles(0, l1.extent[0]);

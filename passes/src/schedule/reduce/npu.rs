@@ -7,7 +7,9 @@
 use super::super::Frame;
 use super::super::nest::{Flat, Nest};
 use super::super::rows::npu::CHUNK;
-use super::super::unified::{Unified, alloc, bytes_per_element, is_index, lane, named, on_cores, width, with_names};
+use super::super::unified::{
+    Unified, alloc, bytes_per_element, is_index, lane, named, on_cores, width, with_names,
+};
 use aic_ir::compute::{Axis, ReduceOp};
 use aic_ir::dim::{Dim, Sym};
 use aic_ir::dtype::DType;
