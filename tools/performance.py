@@ -108,14 +108,18 @@ def figures(models):
     return "\n".join(parts)
 
 
+def put(page, begin, end, text):
+    """Writes text between two marks of a page."""
+    before, rest = page.read_text().split(begin)
+    page.write_text(before + begin + text + end + rest.split(end)[1])
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("results", nargs="+")
     parser.add_argument("--page", default=pathlib.Path(__file__).parent.parent / "docs/performance.md", type=pathlib.Path)
     args = parser.parse_args()
-    before, rest = args.page.read_text().split(BEGIN)
-    _, after = rest.split(END)
-    args.page.write_text(f"{before}{BEGIN}{figures(merged(args.results))}{END}{after}")
+    put(args.page, BEGIN, END, figures(merged(args.results)))
 
 
 if __name__ == "__main__":

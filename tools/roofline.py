@@ -25,6 +25,8 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper
 
+from performance import put
+
 PROBE = r"""
 #define _GNU_SOURCE
 #include <pthread.h>
@@ -385,8 +387,7 @@ def main():
                 )
         os.sched_setaffinity(0, range(os.cpu_count()))
     if args.page:
-        before, rest = args.page.read_text().split(BEGIN)
-        args.page.write_text(before + BEGIN + "\n".join(lines).lstrip() + "\n" + END + rest.split(END)[1])
+        put(args.page, BEGIN, END, "\n".join(lines).lstrip() + "\n")
 
 
 if __name__ == "__main__":

@@ -3,14 +3,17 @@
 #![cfg(feature = "llvm")]
 #![allow(clippy::unwrap_used)]
 
+mod assembler;
+
 use aic_backends::emulate;
-use aic_backends::ptx::{self, Ptxas};
+use aic_backends::ptx;
 use aic_ir::eval::KernelBuffer;
 use aic_ir::kernel::Kernel;
 use aic_ir::scalar::Scalar;
 use aic_ir::target::Target;
 use aic_ir::tensor::{read_scalar, write_scalar};
 use aic_ir::text::parse_kernel;
+use assembler::ptxas;
 use std::path::{Path, PathBuf};
 
 /// Registers that a thread may take: 256 threads of each of two blocks are then there at a time.
@@ -30,14 +33,6 @@ fn kernels() -> Vec<(PathBuf, Kernel)> {
         (p, kernel)
     };
     files.into_iter().map(parse).collect()
-}
-
-/// The assembler that `cargo xtask setup` fetches, or one that is installed.
-fn ptxas() -> Option<Ptxas> {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/ptx/lib");
-    let python = std::fs::read_dir(root).ok().and_then(|mut d| d.next()).and_then(Result::ok);
-    let fetched = python.map(|d| d.path().join("site-packages/nvidia/cu13/bin/ptxas"));
-    fetched.and_then(|p| Ptxas::at(&p)).or_else(Ptxas::find)
 }
 
 /// Accesses are as wide as they can be, and products are by matrix instructions from what `ldmatrix` loads.

@@ -6,12 +6,13 @@
 #[path = "../../passes/tests/common/mod.rs"]
 #[allow(dead_code)]
 mod common;
+#[allow(dead_code)]
+mod families;
 
 use aic::emulate::Kernels;
 use aic_backends::emulate;
 use aic_ir::eval;
-use aic_ir::graph::Graph;
-use aic_ir::op::{Operand, Rng, Values};
+use aic_ir::op::{Rng, Values};
 use aic_ir::program::Program;
 use aic_ir::target::Target;
 use aic_ir::tensor::Tensor;
@@ -88,17 +89,6 @@ const ATTENTION_FAULTS: &[Fault] = &[
     ("the keys of a tile too few", "for tile in 0..4", "for tile in 0..3", None),
 ];
 
-fn inputs(g: &Graph) -> Vec<Tensor> {
-    let mut rng = Rng::new(9);
-    let of = |p: &aic_ir::graph::Port| {
-        let ty = g.ty(p.value);
-        let shape = ty.dims.iter().map(|d| d.as_const().unwrap() as usize).collect();
-        Operand { dtype: ty.dtype, shape, values: Values::Between(-3, 4) }
-    };
-    let operands: Vec<Operand> = g.inputs.iter().map(of).collect();
-    operands.iter().map(|o| rng.tensor(o).unwrap()).collect()
-}
-
 /// The text with occurrences of `from` replaced.
 fn edit(text: &str, (what, from, to, which): &Fault) -> String {
     let n = text.matches(from).count();
@@ -121,7 +111,7 @@ fn fault(gpu: &Target, p: &Program, x: &[Tensor], want: &Tensor, seed: Option<u6
 /// Checks that a graph is one kernel, which is right, and counts faults that nobody notices.
 fn check(gpu: &Target, graph: &str, faults: &[Fault]) {
     let g = parse_graph(graph).unwrap();
-    let x = inputs(&g);
+    let x = families::inputs(&g, &mut Rng::new(9), Values::Between(-3, 4));
     let want = eval::graph(&g, &x).unwrap().remove(0);
     let program = pipeline::compile(g, &Options::new(gpu.clone())).unwrap();
     assert_eq!(program.kernels.len(), 1, "{graph}");

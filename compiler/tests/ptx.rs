@@ -3,7 +3,9 @@
 #![cfg(feature = "llvm")]
 #![allow(clippy::unwrap_used)]
 
-use aic_backends::ptx::Ptxas;
+#[path = "../../backends/tests/assembler/mod.rs"]
+mod assembler;
+
 use std::ffi::{CStr, c_char, c_void};
 use std::path::Path;
 use std::process::Command;
@@ -68,10 +70,7 @@ fn opens_or_says_why(library: &Path) {
 /// Of a product by warp groups: no warning, nothing spilled, and in the loop one wait for products.
 #[test]
 fn machine_code_of_warp_groups() {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/ptx/lib");
-    let python = std::fs::read_dir(root).ok().and_then(|mut d| d.next()).and_then(Result::ok);
-    let fetched = python.map(|d| d.path().join("site-packages/nvidia/cu13/bin/ptxas"));
-    let Some(ptxas) = fetched.and_then(|p| Ptxas::at(&p)).or_else(Ptxas::find) else { return };
+    let Some(ptxas) = assembler::ptxas() else { return };
     let folder = tempfile::tempdir().unwrap();
     let (model, out) = (folder.path().join("product.aic"), folder.path().join("out"));
     let text =

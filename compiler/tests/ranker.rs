@@ -80,7 +80,7 @@ fn file() -> PathBuf {
 
 #[test]
 #[ignore = "measures for minutes"]
-fn measure() {
+fn measuring_anew_takes_minutes() {
     let args = ["tune-worker", "--threads", "1"].map(Into::into).to_vec();
     let mut meter = Meter::new(PathBuf::from(env!("CARGO_BIN_EXE_aic")), args, Duration::from_secs(30));
     let (mut text, mut rng) = (String::new(), Rng::new(1));

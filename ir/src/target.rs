@@ -14,7 +14,7 @@ pub use matrix::{Extents, Fractal, MatrixUnit};
 pub use x86::MAX_ARRAY_BYTES;
 
 use crate::dtype::DType;
-use crate::kernel::{LoopKind, Scope};
+use crate::kernel::{Level, LoopKind, Scope};
 
 /// A machine.
 #[derive(Clone, Debug, PartialEq)]
@@ -124,6 +124,9 @@ pub struct Limits {
     pub code_bytes: u32,
 }
 
+/// Significant bits of `f32`, the implicit one included.
+const F32_BITS: u32 = 24;
+
 impl Target {
     /// The names of the targets.
     pub const NAMES: [&str; 6] = ["x86-64", "x86-64-v3", "x86-64-v4", "sm_80", "sm_90a", "910B3"];
@@ -149,6 +152,21 @@ impl Target {
     /// Whether its kernels are sliced over threads by their caller.
     pub fn is_cpu(&self) -> bool {
         self.level(LoopKind::Parallel).is_some()
+    }
+
+    /// Whether it is an NPU: cores of a cube unit and vector cores.
+    pub fn is_npu(&self) -> bool {
+        self.level(LoopKind::Bind(Level::Core)).is_some()
+    }
+
+    /// Bytes of the cache next to the nearest; 0 where there is none.
+    pub fn second_cache_bytes(&self) -> i64 {
+        self.memory.get(1).map_or(0, |l| i64::try_from(l.bytes).unwrap_or(i64::MAX))
+    }
+
+    /// Whether an instruction multiplies factors of a type as precisely as its numerics ask for.
+    pub fn keeps(&self, unit: &MatrixUnit, factors: DType) -> bool {
+        self.drops_bits || factors != DType::F32 || unit.precision >= F32_BITS
     }
 
     /// Lanes of a vector of elements of this many bytes.

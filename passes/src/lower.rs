@@ -143,6 +143,13 @@ fn operands(step: &Step) -> Vec<usize> {
 /// The buffers of a node's results, or why it has no kernels.
 type Launched = std::result::Result<Vec<usize>, String>;
 
+/// What a piece of a compute becomes.
+enum Made {
+    Kernel(Scheduled),
+    /// This constant in this order, laid out when the program is made.
+    LaidOut(usize, Packing),
+}
+
 struct Lowering<'a> {
     graph: &'a Graph,
     target: &'a Target,
@@ -229,20 +236,23 @@ impl Lowering<'_> {
         if let Some(c) = n.op.compute(x, y) {
             let c = Compute { constants: constants(self.graph, n), ..c };
             let cut = schedule::cut(&c, self.target);
-            let kernel = |p: &Piece| match self.laid_out(p, inputs) {
-                Some(_) => Ok(None),
-                None => self.kernel(p).map(Some),
+            let made = |p: &Piece| match self.laid_out(p, inputs) {
+                Some((constant, packing)) => Ok(Made::LaidOut(constant, packing)),
+                None => self.kernel(p).map(Made::Kernel),
             };
-            let kernels = cut.pieces.iter().map(kernel).collect::<Result<Vec<_>>>();
-            let kernels = match kernels {
+            let made = cut.pieces.iter().map(made).collect::<Result<Vec<_>>>();
+            let made = match made {
                 // Not every class has schedules for every machine.
                 Err(e) if !self.target.is_cpu() => return Ok(Err(e.message)),
                 found => found?,
             };
-            let unsound = kernels.iter().flatten().find_map(|k| self.unsound(&k.kernel));
+            let unsound = made.iter().find_map(|made| match made {
+                Made::Kernel(k) => self.unsound(&k.kernel),
+                Made::LaidOut(..) => None,
+            });
             return Ok(match unsound {
                 Some(reason) => Err(format!("its kernel isn't sound: {reason}")),
-                None => Ok(self.launches(n, &cut, kernels, inputs)),
+                None => Ok(self.launches(n, &cut, made, inputs)),
             });
         }
         let Some(kernel) = n.op.kernel(x, y).filter(|k| self.unsound(k).is_none()) else { return unfit() };
@@ -299,21 +309,17 @@ impl Lowering<'_> {
     }
 
     /// One launch per piece of a compute, of those that have kernels; gives the buffers of its outputs.
-    fn launches(
-        &mut self,
-        n: &Node,
-        cut: &Cut,
-        kernels: Vec<Option<Scheduled>>,
-        inputs: &[usize],
-    ) -> Vec<usize> {
+    fn launches(&mut self, n: &Node, cut: &Cut, made: Vec<Made>, inputs: &[usize]) -> Vec<usize> {
         let mut stages: HashMap<usize, usize> = HashMap::new();
-        for (piece, kernel) in cut.pieces.iter().zip(kernels) {
-            if let (Some((constant, packing)), [result]) = (self.laid_out(piece, inputs), &piece.results[..])
-            {
-                stages.insert(*result, self.packed(constant, packing));
-                continue;
-            }
-            let Some(Scheduled { schedule, kernel, packings }) = kernel else { continue };
+        for (piece, made) in cut.pieces.iter().zip(made) {
+            let Scheduled { schedule, kernel, packings } = match made {
+                Made::Kernel(scheduled) => scheduled,
+                Made::LaidOut(constant, packing) => {
+                    let buffer = self.packed(constant, packing);
+                    stages.extend(piece.results.iter().map(|result| (*result, buffer)));
+                    continue;
+                }
+            };
             let source = |s: &Source| match s {
                 Source::Input(k) => inputs.get(*k).copied(),
                 Source::Stage(k) => stages.get(k).copied(),

@@ -82,9 +82,7 @@ impl Options {
             choices: Arc::default(),
         }
     }
-}
 
-impl Options {
     /// The machine as this class of numerics may use it.
     pub fn machine(&self) -> Target {
         Target { drops_bits: self.numerics == Numerics::Fast, ..self.target.clone() }

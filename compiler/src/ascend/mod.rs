@@ -9,7 +9,7 @@ use aic_backends::ascendc::{self, Source};
 use aic_ir::dim::Dim;
 use aic_ir::error::{Error, Result};
 use aic_ir::graph::{Graph, Node, NodeId};
-use aic_ir::kernel::{Kernel, Level, LoopKind};
+use aic_ir::kernel::Kernel;
 use aic_ir::program::{Place, Program, Step as ProgramStep};
 use aic_ir::target::Target;
 use aic_ir::tensor::Tensor;
@@ -160,11 +160,6 @@ fn on_host(graph: &Graph, id: NodeId, name: &str) -> Result<HostFunction> {
     }
     let options = Options { level: 0, ..Options::new(Target::x86_sse()) };
     host::program(name, &pipeline::compile(alone, &options)?)
-}
-
-/// Whether it is an NPU: cores of a cube unit and vector cores.
-pub fn is_npu(target: &Target) -> bool {
-    target.level(LoopKind::Bind(Level::Core)).is_some()
 }
 
 /// A graph for inputs of known shapes.

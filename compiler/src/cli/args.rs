@@ -168,7 +168,7 @@ impl DeviceArgs {
 
     /// The NPU that is compiled for, if it is one.
     pub fn npu(&self) -> Option<&Target> {
-        self.device.as_ref().filter(|d| ascend::is_npu(d))
+        self.device.as_ref().filter(|d| d.is_npu())
     }
 }
 
@@ -178,7 +178,7 @@ pub fn parse_device(text: &str) -> std::result::Result<Target, String> {
     let (kind, name) = text.split_once(':').map_or((text, None), |(kind, name)| (kind, Some(name)));
     let found = match kind {
         "ptx" => Target::named(name.unwrap_or("sm_80")).filter(|t| t.name.starts_with("sm_")),
-        "ascendc" => Target::named(name.unwrap_or("910B3")).filter(ascend::is_npu),
+        "ascendc" => Target::named(name.unwrap_or("910B3")).filter(Target::is_npu),
         _ => None,
     };
     found.ok_or_else(|| expected.to_owned())
@@ -457,7 +457,7 @@ fn compile(
     let start = Instant::now();
     let cpu = args.cpu();
     let device = args.device.emulated()?;
-    if let Some(npu) = device.as_ref().filter(|d| ascend::is_npu(d)) {
+    if let Some(npu) = device.as_ref().filter(|d| d.is_npu()) {
         let model = on_model(&graph, inputs, args, npu)?;
         let program = model.compiled().program.clone();
         let times = Times { compile: start.elapsed(), ..Times::default() };

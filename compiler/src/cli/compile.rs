@@ -119,7 +119,7 @@ fn parse_target(text: &str) -> std::result::Result<Target, String> {
 pub fn execute(args: &Args) -> Result<()> {
     let triple = match &args.target {
         Target::Cpu(triple) => triple,
-        Target::Device(npu) if ascend::is_npu(npu) => return for_npu(args, npu),
+        Target::Device(npu) if npu.is_npu() => return for_npu(args, npu),
         Target::Device(gpu) => return for_gpu(args, gpu),
         Target::Mlir => return export(args),
     };

@@ -147,7 +147,7 @@ pub fn execute(args: &Args) -> Result<()> {
     }
     let (graph, cases) = args.inputs.cases(&args.model, &options, args.per_node)?;
     let load = |p: &_, o: &_| match &device {
-        Some(npu) if aic::ascend::is_npu(npu) => verify::load_on_model(p, npu, args.inputs.seed),
+        Some(npu) if npu.is_npu() => verify::load_on_model(p, npu, args.inputs.seed),
         Some(gpu) => {
             let options =
                 emulate::Options { seed: Some(args.inputs.seed), threads: args.inputs.threads as usize };

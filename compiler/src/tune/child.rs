@@ -3,7 +3,7 @@
 use super::job::Job;
 use super::worker::Outcome;
 use aic_ir::error::{Error, Result};
-use serde_json::Value;
+use serde_json::{Value, json};
 use std::ffi::OsString;
 use std::io::{BufRead, BufReader, Write};
 use std::path::PathBuf;
@@ -102,7 +102,12 @@ impl Meter {
     }
 }
 
-/// Reads the outcomes of a job's kernels.
+/// The outcomes of a job's kernels, as they are sent and noted.
+pub fn json(outcomes: Vec<Outcome>) -> Value {
+    outcomes.into_iter().map(|o| o.map_or_else(Value::from, |times| json!(times))).collect()
+}
+
+/// Reads them.
 pub fn outcomes(value: &Value) -> Option<Vec<Outcome>> {
     let outcome = |v: &Value| match v {
         Value::String(why) => Some(Err(why.clone())),

@@ -28,7 +28,7 @@ use aic_ir::error::{Error, Result};
 use aic_ir::op::Rng;
 use aic_ir::schedule::Schedule;
 use records::{Log, Record, State};
-use serde_json::{Value, json};
+use serde_json::json;
 use worker::Outcome;
 
 /// Schedules that are measured in a round.
@@ -173,9 +173,7 @@ impl Tuner<'_> {
         });
         let answer = self.recorder.ask(question, || {
             let Some(meter) = meter else { return Err(Error::new("nothing measures")) };
-            let outcomes = outcomes(task, candidates, rounds, meter)?;
-            let value = |o: Outcome| o.map_or_else(|why| json!(why), |t| json!(t));
-            Ok(Value::Array(outcomes.into_iter().map(value).collect()))
+            outcomes(task, candidates, rounds, meter).map(child::json)
         })?;
         child::outcomes(&answer).ok_or_else(|| Error::new(format!("no outcomes: {answer}")))
     }

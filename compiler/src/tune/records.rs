@@ -109,15 +109,8 @@ impl Records {
 
     /// Of each kernel on a machine the record that is kept.
     pub fn decided(&self, machine: &Machine) -> BTreeMap<u64, &Record> {
-        let mut found = BTreeMap::new();
-        for r in self.0.iter().filter(|r| r.machine == *machine) {
-            match r.state {
-                State::Kept => drop(found.insert(r.kernel, r)),
-                State::Rejected => drop(found.remove(&r.kernel)),
-                State::Tried | State::Failed | State::Better => {}
-            }
-        }
-        found
+        let here = self.0.iter().filter(|r| r.machine == *machine);
+        last_kept(here, |r| r.kernel)
     }
 
     /// What is known of a kernel's schedules on a machine, and schedules that were good for it elsewhere.
@@ -130,16 +123,8 @@ impl Records {
 
     /// Only what is used: of each kernel and machine the record that is kept.
     pub fn pruned(&self) -> Records {
-        let mut last: BTreeMap<(u64, String), &Record> = BTreeMap::new();
-        for r in &self.0 {
-            let key = (r.kernel, r.machine.json().to_string());
-            match r.state {
-                State::Kept => drop(last.insert(key, r)),
-                State::Rejected => drop(last.remove(&key)),
-                State::Tried | State::Failed | State::Better => {}
-            }
-        }
-        Records(last.into_values().cloned().collect())
+        let kept = last_kept(self.0.iter(), |r| (r.kernel, r.machine.json().to_string()));
+        Records(kept.into_values().cloned().collect())
     }
 
     /// Those of `other` that aren't here, after those that are.
@@ -164,6 +149,22 @@ impl Records {
         };
         write().map_err(|error| failed(path, "written", &error))
     }
+}
+
+/// Of the records with each key the last one that is kept and not rejected later.
+fn last_kept<'a, K: Ord>(
+    records: impl Iterator<Item = &'a Record>,
+    key: impl Fn(&Record) -> K,
+) -> BTreeMap<K, &'a Record> {
+    let mut found = BTreeMap::new();
+    for r in records {
+        match r.state {
+            State::Kept => drop(found.insert(key(r), r)),
+            State::Rejected => drop(found.remove(&key(r))),
+            State::Tried | State::Failed | State::Better => {}
+        }
+    }
+    found
 }
 
 fn failed(path: &Path, what: &str, error: &std::io::Error) -> Error {

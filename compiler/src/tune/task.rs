@@ -7,7 +7,7 @@ use aic_ir::compute::Compute;
 use aic_ir::op::Rng;
 use aic_ir::schedule::{Class, Schedule};
 use aic_passes::schedule::space::{Prediction, Space};
-use std::collections::HashMap;
+use std::collections::HashSet;
 use std::sync::Arc;
 
 /// Schedules among which those to measure are chosen, and measured ones that others are made of.
@@ -61,7 +61,7 @@ pub struct Task {
     pub stale: u32,
     /// What was measured, in that order: the ratio, or infinity where there was no right result.
     pub tried: Vec<(Schedule, f64)>,
-    known: HashMap<Schedule, f64>,
+    known: HashSet<Schedule>,
     /// Schedules to begin with.
     starts: Vec<Schedule>,
 }
@@ -90,7 +90,7 @@ impl Task {
             kept: None,
             stale: 0,
             tried: Vec::new(),
-            known: HashMap::new(),
+            known: HashSet::new(),
             starts: Vec::new(),
         };
         let (here, elsewhere) = records.of(kernel, machine);
@@ -108,14 +108,14 @@ impl Task {
                 State::Failed => task.note(&r.schedule, f64::INFINITY),
             }
         }
-        let unknown = |s: &&&Schedule| task.space.is_legal(s) && !task.known.contains_key(**s);
+        let unknown = |s: &&&Schedule| task.space.is_legal(s) && !task.known.contains(**s);
         task.starts = elsewhere.iter().filter(unknown).map(|s| (*s).clone()).collect();
         task
     }
 
     /// Notes what came of a schedule.
     pub fn note(&mut self, s: &Schedule, ratio: f64) {
-        self.known.insert(s.clone(), ratio);
+        self.known.insert(s.clone());
         self.tried.push((s.clone(), ratio));
     }
 
@@ -195,7 +195,7 @@ impl Task {
                 true => self.walk(self.space.first().clone(), WAY, rng),
                 false => self.walk(rng.pick(&parents).clone(), 1 + rng.below(3), rng),
             };
-            if !self.known.contains_key(&found) && found != *self.space.first() && !pool.contains(&found) {
+            if !self.known.contains(&found) && found != *self.space.first() && !pool.contains(&found) {
                 pool.push(found);
             }
         }

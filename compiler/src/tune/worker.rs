@@ -3,6 +3,7 @@
 //! A kernel is run by the runtime that programs are run by, with its constants where a model's would be: in memory that
 //! other launches have pushed out of the nearest caches.
 
+use super::child;
 use super::job::{Job, Operand};
 use crate::io;
 use crate::plan;
@@ -16,7 +17,7 @@ use aic_ir::types::Type;
 use aic_passes::memory;
 use aic_passes::packing::{Packing, pack_all};
 use bytes::Bytes;
-use serde_json::{Value, json};
+use serde_json::json;
 use std::io::{BufRead, Write};
 use std::sync::Arc;
 use std::time::Instant;
@@ -45,9 +46,7 @@ pub fn serve(cpu: &CpuOptions, threads: u32, from: impl BufRead, mut to: impl Wr
         let outcomes =
             Job::parse(&line.map_err(failed)?).and_then(|job| answer(&job, cpu, threads, &mut operands));
         let value = match outcomes {
-            Ok(all) => {
-                Value::Array(all.into_iter().map(|o| o.map_or_else(|e| json!(e), |t| json!(t))).collect())
-            }
+            Ok(all) => child::json(all),
             Err(e) => json!({ "error": e.message }),
         };
         writeln!(to, "{value}").and_then(|()| to.flush()).map_err(failed)?;

@@ -166,8 +166,7 @@ impl Operator for Attention {
         };
         let [k, j, t] = ["k", "j", "t"].map(|name| Axis::new(name, e.keys.clone()));
         let rows = axes[..axes.len() - 1].to_vec();
-        // One division for a row: a sum is at least 1, as the maximum's exponential is.
-        let inverse = Expr::call(ScalarFn::Div, [Expr::float(work, 1.0), Expr::stage(3, row.to_vec())]);
+        let inverse = super::softmax::inverse(work, Expr::stage(3, row.to_vec()));
         let share = mul(exp(i.clone()), Expr::stage(4, row.to_vec()));
         let (max, sum) = (Expr::stage(1, at(&k)), exp(at(&j)));
         let results = Axis::outputs(&y[0].dims);

@@ -32,8 +32,7 @@ impl Operator for Softmax {
 
     fn compute(&self, x: &[Type], y: &[Type]) -> Option<Compute> {
         let mut rows = Rows::new(&x[0], &y[0], self.axis);
-        // One division for a row: a sum is at least 1, as the maximum's exponential is.
-        let inverse = Expr::call(ScalarFn::Div, [Expr::float(rows.work, 1.0), Expr::stage(1, rows.rest())]);
+        let inverse = inverse(rows.work, Expr::stage(1, rows.rest()));
         rows.stages.push(Stage::map(rows.work, rows.rest_axes(), inverse));
         let exp = Expr::call(ScalarFn::Exp, [rows.shifted(&rows.axes[self.axis])]);
         let share = Expr::call(ScalarFn::Mul, [exp, Expr::stage(2, rows.rest())]);
@@ -78,6 +77,12 @@ impl Operator for LogSoftmax {
         let (axis, operand) = sample(rng);
         Sample { op: LogSoftmax { axis }.into(), operands: vec![operand] }
     }
+}
+
+/// 1 over the sum of a row's exponentials, so that there is one division for the row. It is no less precise than divisions
+/// of all elements by more than a rounding: the sum is at least 1, as the maximum's exponential is.
+pub(super) fn inverse(work: DType, sum: Expr) -> Expr {
+    Expr::call(ScalarFn::Div, [Expr::float(work, 1.0), sum])
 }
 
 fn infer(x: &Type, axis: usize) -> Result<Vec<Type>> {

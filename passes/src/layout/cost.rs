@@ -22,7 +22,7 @@ const WINDOW_CHANNELS: f64 = 0.4;
 /// Seconds that a convolution or pooling takes with channels outermost, and with channels innermost.
 pub fn window(g: &Graph, n: &Node, target: &Target) -> (f64, f64) {
     let y = g.ty(n.outputs[0]);
-    if super::is_npu(target) {
+    if target.is_npu() {
         // What it reads is transposed before anything else, and its results end in rows that don't fill a block.
         return (transposition(g.ty(n.inputs[0]), target) + transposition(y, target), 0.0);
     }

@@ -18,9 +18,7 @@ use aic_ir::dim::Dim;
 use aic_ir::dtype::DType;
 use aic_ir::error::Result;
 use aic_ir::graph::{Graph, Node};
-use aic_ir::kernel::{Level, LoopKind};
 use aic_ir::op::{Conv, Op};
-use aic_ir::target::Target;
 use aic_ir::tensor::Tensor;
 
 /// Taps of a row at most, where there is padding.
@@ -45,17 +43,12 @@ enum Role {
 /// None but those that are the compiler's own.
 pub fn run(g: &Graph, cx: &mut Context) -> Result<Graph> {
     let roles: Vec<Role> = g.nodes().map(|(_, n)| role(g, n)).collect();
-    let is_served = cx.target.is_cpu() || is_npu(&cx.target);
+    let is_served = cx.target.is_cpu() || cx.target.is_npu();
     if cx.numerics == Numerics::Exact || !is_served || !roles.contains(&Role::Window) {
         return Ok(g.clone());
     }
     let is_last = cut::choose(g, &roles, &cx.target);
     rebuild::rebuild(g, &roles, &is_last, cx)
-}
-
-/// Whether it has a unit that multiplies matrices, whose terms are to be consecutive.
-fn is_npu(target: &Target) -> bool {
-    target.level(LoopKind::Bind(Level::Core)).is_some()
 }
 
 fn role(g: &Graph, n: &Node) -> Role {

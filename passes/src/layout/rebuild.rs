@@ -114,7 +114,7 @@ impl<'g> Rebuild<'g> {
         }
         if let Op::ChannelsLastConv(c) = &mut op
             && c.groups == 1
-            && super::is_npu(self.target)
+            && self.target.is_npu()
         {
             x[0] = self.padded(x[0], &c.pads, &n.origin)?;
             c.pads.fill(0);

@@ -22,7 +22,7 @@ mod tiles;
 pub(super) use choices::{allows, allows_packed, blocks, predict};
 pub use pack::packings;
 pub(super) use pack::{choose_packed, column, packed, packed_body, packed_buffer, panel};
-pub(super) use plan::{FAR, Shape};
+pub(super) use plan::{FAR, MOST, Shape};
 pub(super) use product::are_loadable;
 pub(super) use tile::{Sums, TileMaker};
 pub(super) use tiles::{Part, Tiles};

@@ -64,12 +64,11 @@ fn is_moved(e: &Expr) -> bool {
 
 /// The types of the factors of a unit for sums of this type, for factors of the types they have or of wider ones.
 fn unit_types(sums: DType, factors: [DType; 2], target: &Target) -> Option<[DType; 2]> {
-    let is_exact = |wanted: DType, precision: u32| wanted != DType::F32 || precision >= 24;
     let has_unit = |wanted: [DType; 2]| {
         target.matrix.iter().any(|u| {
             u.dtype(Operand::C) == sums
                 && [u.dtype(Operand::A), u.dtype(Operand::B)] == wanted
-                && is_exact(wanted[0], u.precision)
+                && target.keeps(u, wanted[0])
         })
     };
     let wide = [DType::F32; 2];

@@ -141,7 +141,7 @@ pub fn choose_for(nest: &Nest, target: &Target) -> Option<Schedule> {
             None => map::turn::choose(nest, target).or_else(|| Some(map::gpu::choose(nest, target))),
             Some(_) => product_on_gpu(nest, target).or_else(|| Some(grid::choose(nest))),
         }
-    } else if target.level(LoopKind::Bind(Level::Core)).is_some() {
+    } else if target.is_npu() {
         match nest.reduction {
             None => map::npu::choose(nest, target),
             Some(_) => contract::npu::choose(nest, target).or_else(|| reduce::npu::choose(nest, target)),
@@ -242,17 +242,48 @@ fn body(nest: &Nest, schedule: &Schedule, frame: &mut Frame) -> Vec<Stmt> {
         _ if schedule.tile(Place::L1).is_some() => contract::npu::body(nest, schedule, frame),
         Class::Map if schedule.tile(Place::Ub).is_some() => map::npu::body(nest, schedule, frame),
         _ if schedule.tile(Place::Ub).is_some() => reduce::npu::body(nest, schedule, frame),
-        Class::Map => map::body(nest, schedule, frame),
-        Class::ReduceInner => reduce::inner(nest, schedule, frame),
-        Class::Contract | Class::ReduceOuter if slide::fits(nest) => slide::body(nest, schedule, frame),
-        Class::Contract if schedule.pack > 0 => contract::packed_body(nest, schedule, frame),
-        Class::Contract if schedule.panel > 0 => panel::body(nest, schedule, frame),
-        Class::Contract | Class::ReduceOuter if window::fits(nest) => window::body(nest, schedule, frame),
-        Class::ReduceOuter => reduce::outer(nest, schedule, frame),
-        Class::Prefix => reduce::prefix(nest, frame),
-        Class::Contract => contract::body(nest, schedule, frame),
-        Class::Winograd | Class::Staged => Vec::new(),
+        _ => match form(nest, schedule) {
+            None => Vec::new(),
+            Some(Form::Map) => map::body(nest, schedule, frame),
+            Some(Form::Inner) => reduce::inner(nest, schedule, frame),
+            Some(Form::Outer) => reduce::outer(nest, schedule, frame),
+            Some(Form::Prefix) => reduce::prefix(nest, frame),
+            Some(Form::Slide) => slide::body(nest, schedule, frame),
+            Some(Form::Packed) => contract::packed_body(nest, schedule, frame),
+            Some(Form::Panel) => panel::body(nest, schedule, frame),
+            Some(Form::Window) => window::body(nest, schedule, frame),
+            Some(Form::Tile) => contract::body(nest, schedule, frame),
+        },
     }
+}
+
+/// Which code evaluates a nest on a CPU.
+enum Form {
+    Map,
+    Inner,
+    Outer,
+    Prefix,
+    Slide,
+    Packed,
+    Panel,
+    Window,
+    Tile,
+}
+
+/// The form of a nest by a schedule; `None` for classes of several nests.
+fn form(nest: &Nest, schedule: &Schedule) -> Option<Form> {
+    Some(match schedule.class {
+        Class::Map => Form::Map,
+        Class::ReduceInner => Form::Inner,
+        Class::Contract | Class::ReduceOuter if slide::fits(nest) => Form::Slide,
+        Class::Contract if schedule.pack > 0 => Form::Packed,
+        Class::Contract if schedule.panel > 0 => Form::Panel,
+        Class::Contract | Class::ReduceOuter if window::fits(nest) => Form::Window,
+        Class::ReduceOuter => Form::Outer,
+        Class::Prefix => Form::Prefix,
+        Class::Contract => Form::Tile,
+        Class::Winograd | Class::Staged => return None,
+    })
 }
 
 impl Nest {

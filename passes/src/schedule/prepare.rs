@@ -5,7 +5,6 @@ use super::nest::Nest;
 use super::{choose, contract, matrices, phase};
 use aic_ir::compute::{Axis, Compute, Expr, ReduceOp, Source, Stage};
 use aic_ir::dim::{Dim, Sym};
-use aic_ir::kernel::{Level, LoopKind};
 use aic_ir::scalar::ScalarFn;
 use aic_ir::schedule::Class;
 use aic_ir::target::Target;
@@ -30,7 +29,7 @@ pub(super) fn contractions(c: &Compute, target: &Target, which: Transposed) -> (
     let mut k = 0;
     let mut positions = Vec::new();
     while k < all.stages.len() {
-        let extracted = if is_npu(target) {
+        let extracted = if target.is_npu() {
             matrices::extract_factor(&mut all, k, target)
         } else {
             new_factor(&all, k, target, which).map(|(factor, axes)| extract(&mut all, k, &factor, axes))
@@ -44,10 +43,6 @@ pub(super) fn contractions(c: &Compute, target: &Target, which: Transposed) -> (
         }
     }
     (all, positions)
-}
-
-fn is_npu(target: &Target) -> bool {
-    target.level(LoopKind::Bind(Level::Core)).is_some()
 }
 
 /// A factor of stage `k` that is to be a stage over these axes.

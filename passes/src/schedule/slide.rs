@@ -217,7 +217,7 @@ pub fn choose(nest: &Nest, target: &Target, lanes: u32) -> Option<Schedule> {
     let (class, mr, nr) = match parts.term {
         Term::Product(..) => {
             let terms: i64 = nest.over().iter().filter_map(|a| a.extent.as_const()).product();
-            let cache = target.memory.iter().find(|l| l.name == "L2").map_or(1 << 20, |l| l.bytes as i64);
+            let cache = target.second_cache_bytes();
             // A panel of weights is read again for every row, from the second level if it stays there.
             let vector_bytes = terms * i64::from(target.vector_bytes);
             let most = (cache * 5 / 8 / vector_bytes.max(1)).max(1);
@@ -282,7 +282,7 @@ pub fn predict(nest: &Nest, s: &Schedule, target: &Target) -> Option<Prediction>
 /// The terms of a panel if the next one is to be asked for while it is used: all of them are likely to come from afar, and
 /// a panel leaves room in the second cache.
 fn ahead(packing: &Packing, element: usize, target: &Target) -> u32 {
-    let near = target.memory.iter().find(|l| l.name == "L2").map_or(1 << 20, |l| l.bytes as usize);
+    let near = target.second_cache_bytes() as usize;
     let panel = packing.n_terms().saturating_mul(packing.panel).saturating_mul(element);
     let is_far = panel.saturating_mul(packing.n_panels()) > near / FAR as usize && panel <= near / 4 * 3;
     if is_far { u32::try_from(packing.n_terms()).unwrap_or(0) } else { 0 }

@@ -6,15 +6,17 @@
 //! register tiles: every element of the other factor that is loaded serves all rows of a block. Phases that don't have
 //! the last axis (the transposed keys of an attention) are evaluated before the loop over its blocks, which is serial.
 
+mod choices;
+
+pub(super) use choices::{allows, knobs, predict, with_rows};
+
 use super::contract::packed_buffer;
 use super::group::{Common, Group};
 use super::nest::{Arrays, Nest, Place, strides};
 use super::phase::{Part, Phase};
 use super::pieces::signature_of;
-use super::space::{Field, Knob, Prediction, nests};
 use super::{Frame, body, packings, rows_ahead};
 use crate::packing::Packing;
-use crate::rewrite::cost::NOMINAL;
 use aic_ir::compute::{Axis, Expr, Source};
 use aic_ir::dim::{Dim, Range, Sym};
 use aic_ir::error::Result;
@@ -57,56 +59,6 @@ fn alone(g: &Group, target: &Target) -> Option<Vec<(Nest, Schedule)>> {
     g.phases.iter().map(of).collect()
 }
 
-/// The schedule `like` in blocks of so many rows; `None` where the arrays between phases don't
-/// fit on a stack, or a phase is worse than alone.
-pub(super) fn with_rows(g: &Group, like: &Schedule, rows: i64, target: &Target) -> Option<Schedule> {
-    let n = like.nr;
-    let is_axis = n as usize <= g.common.len() && rows > 0;
-    let loops = is_axis.then(|| Loops::new(g, n as usize, rows))?;
-    let fits = loops.stack_bytes(false) <= STACK_BYTES;
-    let stages = if fits { loops.stages(&alone(g, target)?, target)? } else { return None };
-    Some(Schedule { mr: u32::try_from(rows).ok()?, stages, ..like.clone() })
-}
-
-/// What can be chosen of a schedule: rows of a block, and what the stages can be told.
-pub(super) fn knobs(g: &Group, s: &Schedule, target: &Target) -> Vec<Knob> {
-    let mut all = Vec::new();
-    if s.mr > 1 {
-        all.push(Knob::new(None, Field::Mr, vec![4, 8, 12, 16, 24, 32, 48, 64]));
-    }
-    let Some(base) = with_rows(g, s, i64::from(s.mr), target) else { return all };
-    let loops = Loops::new(g, s.nr as usize, i64::from(s.mr));
-    for (k, stage) in base.stages.iter().enumerate() {
-        all.extend(loops.whole(k, stage).map(|nest| nests::knobs(&nest, stage, Some(k))).unwrap_or_default());
-    }
-    all
-}
-
-/// Whether a schedule evaluates the group, with the bits of the schedule `like`.
-pub(super) fn allows(g: &Group, like: &Schedule, s: &Schedule, target: &Target) -> bool {
-    let only = Schedule { mr: s.mr, stages: s.stages.clone(), ..like.clone() };
-    let Some(base) = with_rows(g, like, i64::from(s.mr), target) else { return false };
-    let loops = Loops::new(g, like.nr as usize, i64::from(s.mr));
-    let stage = |k: usize| {
-        let (base, s) = (&base.stages[k], &s.stages[k]);
-        let is_packed = || loops.packing_of_blocks(k, s).is_some_and(|p| p.is_some());
-        let allowed = |nest: Result<Nest>| nest.is_ok_and(|nest| nests::allows(&nest, base, s));
-        allowed(loops.whole(k, base)) && loops.has_rest(k, s) && (s.pack == 0 || is_packed())
-    };
-    only == *s && base.stages.len() == s.stages.len() && (0..s.stages.len()).all(stage)
-}
-
-/// What a schedule of the group should cost.
-pub(super) fn predict(g: &Group, s: &Schedule, target: &Target) -> Prediction {
-    let loops = Loops::new(g, s.nr as usize, i64::from(s.mr));
-    let inside = loops.row.filter(|_| loops.rows_inside()).map(|r| loops.blocks(r));
-    let count: Dim = loops.extents().iter().chain(&inside).product();
-    let count = count.eval(&|_| Some(NOMINAL)).unwrap_or(NOMINAL).max(1);
-    let stage = |(k, s): (usize, &Schedule)| Some(nests::predict(&loops.whole(k, s).ok()?, s, target));
-    let parts = s.stages.iter().enumerate().filter_map(stage);
-    parts.reduce(Prediction::and).unwrap_or_default().times(count)
-}
-
 /// The schedule with loops over `n` common axes.
 fn candidate(g: &Group, n: usize, alone: &[(Nest, Schedule)], target: &Target) -> Option<Schedule> {
     let (last, before) = g.common[..n].split_last()?;
@@ -147,8 +99,8 @@ fn candidate(g: &Group, n: usize, alone: &[(Nest, Schedule)], target: &Target) -
 fn together(g: &Group, n: usize, m: i64, outer: i64) -> i64 {
     let bytes = |k: usize| {
         let p = &g.phases[k];
-        let is_common = |a: &&Axis| !g.common[..n].iter().any(|c| c.vars[k].as_ref() == Some(&a.var));
-        let own: Dim = p.axes.iter().filter(is_common).chain(p.over()).map(|a| &a.extent).product();
+        let is_own = |a: &&Axis| !g.common[..n].iter().any(|c| c.vars[k].as_ref() == Some(&a.var));
+        let own: Dim = p.axes.iter().filter(is_own).chain(p.over()).map(|a| &a.extent).product();
         own.as_const().unwrap_or(i64::MAX).saturating_mul(p.acc.size() as i64)
     };
     let row = (0..g.phases.len()).map(bytes).max().unwrap_or(i64::MAX);
@@ -161,7 +113,7 @@ fn together(g: &Group, n: usize, m: i64, outer: i64) -> i64 {
 
 /// Whether an operand fits in no cache that is near.
 fn has_far_input(g: &Group, target: &Target) -> bool {
-    let near = target.memory.get(1).map_or(i64::MAX, |l| l.bytes as i64);
+    let near = target.second_cache_bytes();
     let bytes = |ty: &Type| ty.numel().as_const().map_or(0, |n| n.saturating_mul(ty.dtype.size() as i64));
     g.inputs.iter().any(|ty| bytes(ty) > near)
 }
@@ -320,7 +272,7 @@ impl<'a> Loops<'a> {
     /// Whether what contractions read again for every block of rows stays in a cache meanwhile.
     fn is_cached(&self, alone: &[(Nest, Schedule)], target: &Target) -> bool {
         let Some(row) = self.row.filter(|r| !r.extent.is(self.rows)) else { return true };
-        let room = target.memory.iter().find(|l| l.name == "L2").map_or(1 << 19, |l| l.bytes / 2) as i64;
+        let room = target.second_cache_bytes() / 2;
         let again = |k: usize| {
             let p = &self.group.phases[k];
             let is_shared = |a: &&Axis| {
@@ -338,7 +290,7 @@ impl<'a> Loops<'a> {
 
     /// The schedules of the phases; `None` where one of them is worse than alone, or would give other bits.
     fn stages(&self, alone: &[(Nest, Schedule)], target: &Target) -> Option<Vec<Schedule>> {
-        let index = Frame::kernel().index(&self.extents());
+        let index = self.index();
         (0..alone.len())
             .map(|k| {
                 let mut nest = self.nest(k, &index, &0.into(), self.rows).ok()?;
@@ -362,7 +314,7 @@ impl<'a> Loops<'a> {
 
     /// How phase `k` has an operand packed, if it does; `None` where that isn't the same in all blocks of rows.
     fn packing_of_blocks(&self, k: usize, s: &Schedule) -> Option<Option<(usize, Packing)>> {
-        let index = Frame::kernel().index(&self.extents());
+        let index = self.index();
         let packed = |row: &Dim| Some(packings(&self.nest(k, &index, row, self.rows).ok()?, s));
         let (layout, elsewhere) = (packed(&0.into())?, packed(&(Dim::named("block") * self.rows.into()))?);
         (layout == elsewhere).then_some(layout)
@@ -377,8 +329,7 @@ impl<'a> Loops<'a> {
             Some(rest) => rest,
             None => 1,
         };
-        let index = Frame::kernel().index(&self.extents());
-        self.nest(k, &index, &first, count).is_ok_and(|nest| {
+        self.nest(k, &self.index(), &first, count).is_ok_and(|nest| {
             let is_empty = nest.axes.iter().any(|a| a.extent.is(0));
             is_empty || !body(&nest, s, &mut Frame { stage: Some(0), counter: 0, threads: None }).is_empty()
         })
@@ -386,8 +337,7 @@ impl<'a> Loops<'a> {
 
     /// The nest of phase `k` for a whole block of rows, as a schedule takes it: with constants if it packs one.
     fn whole(&self, k: usize, s: &Schedule) -> Result<Nest> {
-        let index = Frame::kernel().index(&self.extents());
-        let mut nest = self.nest(k, &index, &0.into(), self.rows)?;
+        let mut nest = self.nest(k, &self.index(), &0.into(), self.rows)?;
         if s.pack == 0 {
             nest.constants.clear();
         }
@@ -417,6 +367,11 @@ impl<'a> Loops<'a> {
         let outer = self.outer.iter().map(|c| c.extent.clone());
         let blocks = self.row.filter(|_| !self.rows_inside()).map(|r| self.blocks(r).maximum(&1.into()));
         outer.chain(blocks).collect()
+    }
+
+    /// The index of the parallel loop.
+    fn index(&self) -> Vec<Dim> {
+        Frame::kernel().index(&self.extents())
     }
 
     /// The arrays, where `row` is the first of the rows at hand.
@@ -504,8 +459,7 @@ struct Maker<'a> {
 /// The kernel of a group by a schedule that [`choose`] has given for it, and which of its inputs are to be packed.
 pub(super) fn apply(name: &str, g: &Group, s: &Schedule) -> Result<(Kernel, Vec<(usize, Packing)>)> {
     let loops = Loops::new(g, s.nr as usize, i64::from(s.mr));
-    let extents = loops.extents();
-    let index = Frame::kernel().index(&extents);
+    let (extents, index) = (loops.extents(), loops.index());
     let symbols = extents.iter().flat_map(Dim::symbols).collect();
     let asks = s.ahead > 0;
     let mut maker = Maker { loops: &loops, stages: &s.stages, asks, index, symbols, counter: 0, copies: 0 };

@@ -9,7 +9,7 @@ use super::super::emit::{Emitter, lane};
 use super::super::nest::Nest;
 use super::super::reduce::{finish, read};
 use super::fragments::{Fragments, Held, Pair};
-use super::product::{Matrix, Product, clip, product};
+use super::product::{Matrix, Product, product};
 use super::sides::Grid;
 use super::{groups, implicit};
 use aic_ir::dim::{Dim, Sym};
@@ -215,20 +215,9 @@ impl Gpu<'_> {
         let id = id_of(thread, self.threads);
         let (row, column) = (id.floor_div(&per_row.into()), id.modulo(&per_row.into()) * s.chunk.into());
         let (row, column) = (self.fragments.ranges.simplify(&row), self.fragments.ranges.simplify(&column));
-        let origin = |axis: usize| match axis {
-            2 => step.clone() * i64::from(self.block.extent[2]).into(),
-            _ => self.grid.origin[axis].clone(),
-        };
-        let at = [origin(s.axes[0]) + row.clone(), origin(s.axes[1]) + column.clone()];
-        let rest = |k: usize| self.p.rest(s.axes[k], self.block.extent[s.axes[k]], &at[k]);
-        let valid = match (rest(0), rest(1)) {
-            (None, None) => None,
-            (rows, columns) => Some([clip(1, rows), clip(s.chunk, columns)]),
-        };
-        let base = s.matrix.base.subst(&|x| self.grid.batch.get(x).cloned());
-        let input = &self.p.nest.inputs[s.matrix.input].name;
-        let [y, x] = at;
-        let src = Tile::rows(input, base + y * s.matrix.row.clone() + x, 0);
+        let place = [row.clone(), column.clone()];
+        let factor = (s.matrix, s.axes);
+        let (src, valid) = self.p.source(&self.grid, self.block.extent, factor, step, place, s.chunk);
         let dst = Tile::rows(&s.buffer, self.slot(s, step) + row * s.row.into() + column, 0);
         let token = s.is_async.then(|| Sym::new("copies"));
         let mut body = vec![Stmt::Copy(Copy { dst, src, extent: [1.into(), s.chunk.into()], valid, token })];

@@ -11,7 +11,7 @@ use super::super::nest::Nest;
 use super::super::reduce::{lanes_at, register};
 use super::fragments::Pair;
 use super::gpu::{cost, fits, store_pair};
-use super::product::{Matrix, Product, clip, product};
+use super::product::{Matrix, Product, product};
 use super::sides::Grid;
 use super::staging::unroll;
 use aic_ir::bounds::Bounds;
@@ -181,7 +181,7 @@ impl Groups<'_> {
     /// A thread's share of the copies of a factor's tile. Matrices follow one another along the rows of global memory, of
     /// which threads that are neighbours copy eight at a time.
     fn copies(&self, f: Factor, step: &Dim) -> Stmt {
-        let [rows, columns] = f.axes();
+        let [_, columns] = f.axes();
         let threads = self.n_groups * THREADS;
         let (round, rounds) = (Sym::new("c"), self.len(f) / CHUNK / threads);
         let thread = Dim::named("warp") * 32.into() + Dim::named("thread");
@@ -190,20 +190,8 @@ impl Groups<'_> {
         let per_row = Dim::from(self.block[columns] / CHUNK);
         let row = self.ranges.simplify(&(matrix.floor_div(&per_row) * CHUNK.into() + in_matrix));
         let column = self.ranges.simplify(&(matrix.modulo(&per_row) * CHUNK.into()));
-        let origin = |axis: usize| match axis {
-            2 => step.clone() * self.block[2].into(),
-            _ => self.grid.origin[axis].clone(),
-        };
-        let at = [origin(rows) + row, origin(columns) + column];
-        let rest = |k: usize, axis: usize| self.p.rest(axis, self.block[axis] as u32, &at[k]);
-        let valid = match (rest(0, rows), rest(1, columns)) {
-            (None, None) => None,
-            (down, across) => Some([clip(1, down), clip(CHUNK, across)]),
-        };
-        let base = f.matrix.base.subst(&|x| self.grid.batch.get(x).cloned());
-        let [y, x] = at;
-        let src =
-            Tile::rows(&self.p.nest.inputs[f.matrix.input].name, base + y * f.matrix.row.clone() + x, 0);
+        let (block, factor) = (self.block.map(|n| n as u32), (f.matrix, f.axes()));
+        let (src, valid) = self.p.source(&self.grid, block, factor, step, [row, column], CHUNK);
         let dst = Tile::rows(&f.buffer(), self.slot(f, step) + id * CHUNK.into(), 0);
         let token = Some(Sym::new("copies"));
         unroll(

@@ -32,7 +32,7 @@ const KEPT: [f64; 2] = [0.75, 0.2];
 /// Numbers of blocks that rows are cut into.
 const BLOCKS: [i64; 12] = [1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64];
 /// The most rows and vectors of a tile; with several rows fewer vectors, so that panels are many.
-const MOST: (i64, i64) = (14, 8);
+pub(in crate::schedule) const MOST: (u32, u32) = (14, 8);
 const MOST_OF_SEVERAL: i64 = 4;
 /// Threads that the work is to be shared evenly by, and the seconds of it that one of them does alone.
 const THREADS: i64 = 2;
@@ -74,12 +74,12 @@ pub(super) fn plan(nest: &Nest, roles: &Roles, target: &Target, lanes: u32, is_p
     let most_rows = match has_rows {
         // Addresses in tiles of many unknown extents are beyond the verifier's proofs.
         false if nest.over().len() > 1 => 1,
-        _ => MOST.0.min(shape.rows),
+        _ => shape.rows.min(MOST.0.into()),
     };
-    let most_vectors = if is_known(roles.n) { MOST.1.min(shape.vectors) } else { 1 };
+    let most_vectors = if is_known(roles.n) { shape.vectors.min(MOST.1.into()) } else { 1 };
     let tiles = (1..=most_rows).flat_map(|mr| (1..=most_vectors).map(move |nr| (mr, nr)));
     let fits = |(mr, nr): &(i64, i64)| {
-        let most = if *mr > MOST_OF_SEVERAL { MOST_OF_SEVERAL } else { MOST.1 };
+        let most = if *mr > MOST_OF_SEVERAL { MOST_OF_SEVERAL } else { MOST.1.into() };
         mr * nr + nr + 1 < i64::from(target.vector_registers) && *nr <= most
     };
     let timed = tiles.filter(fits).map(|(mr, nr)| {
@@ -204,11 +204,10 @@ impl Shape<'_> {
 
     /// Seconds of reading with blocks of so many rows and terms that computing doesn't hide.
     fn reading(&self, mr: i64, nr: i64, mc: i64, kc: i64) -> f64 {
-        let [first, again, of_rows] = self.reads(mr, nr, mc, kc).map(|r| r.seconds(self.target));
-        EXPOSED * (first + of_rows) + EXPOSED_PANEL * again
+        self.reads(mr, nr, mc, kc).iter().map(|r| r.waiting(self.target)).sum()
     }
 
-    /// What is read with blocks of so many rows and terms: the columns first, then again, and the rows.
+    /// What is read with blocks of so many rows and terms: the columns for the first time, the rows, and the columns again.
     fn reads(&self, mr: i64, nr: i64, mc: i64, kc: i64) -> [Read; 3] {
         let tiles = ceil(self.rows, mr);
         let blocks = ceil(self.rows, mc);
@@ -224,8 +223,8 @@ impl Shape<'_> {
         };
         [
             read(columns, columns, blocks, EXPOSED),
-            read(columns, panel, tiles - blocks, EXPOSED_PANEL),
             read(rows, self.row_bytes.saturating_mul(mc.min(self.rows)), panels, EXPOSED),
+            read(columns, panel, tiles - blocks, EXPOSED_PANEL),
         ]
     }
 
@@ -274,7 +273,7 @@ impl Shape<'_> {
     /// Terms ahead of which a packed factor is asked for: the next block or panel while tiles of rows read this one, or some
     /// bytes where it is read once. 0 if it is so small that it may well be near since the last run.
     fn ahead(&self, mr: i64, nr: i64, mc: i64, kc: i64) -> i64 {
-        let near = self.target.memory.get(1).map_or(0, |l| l.bytes as i64);
+        let near = self.target.second_cache_bytes();
         let row = nr * self.vector_bytes;
         let rows = if mc > 0 { mc } else { self.rows };
         match self.columns(self.vectors) {

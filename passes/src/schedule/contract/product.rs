@@ -6,7 +6,7 @@ use super::sides::Grid;
 use aic_ir::compute::{Axis, ReduceOp};
 use aic_ir::dim::{Dim, Sym};
 use aic_ir::dtype::DType;
-use aic_ir::kernel::Operand;
+use aic_ir::kernel::{Operand, Tile};
 use aic_ir::scalar::ScalarFn;
 use aic_ir::target::{MatrixUnit, Target};
 
@@ -142,9 +142,8 @@ impl Product<'_> {
     pub fn unit<'t>(&self, target: &'t Target, is_async: bool) -> Option<&'t MatrixUnit> {
         let types = [(Operand::C, self.nest.acc), (Operand::A, self.a.dtype), (Operand::B, self.b.dtype)];
         let fits = |u: &&MatrixUnit| {
-            let is_exact = target.drops_bits || self.a.dtype != DType::F32 || u.precision >= 24;
             u.is_async == is_async
-                && is_exact
+                && target.keeps(u, self.a.dtype)
                 && types.iter().all(|(operand, dtype)| u.dtype(*operand) == *dtype)
         };
         target.matrix.iter().find(fits)
@@ -171,6 +170,33 @@ impl Product<'_> {
     pub fn grid(&self, [m, n]: [u32; 2]) -> Grid {
         let extents = [self.tiles(1, n), self.tiles(0, m), self.n_batch()];
         Grid::new(extents, [m, n].map(i64::from), |index| self.batch_at(index).into_iter().collect())
+    }
+
+    /// `n` consecutive elements of a factor from a place of a step's tile on, and how many of them there are if that may be
+    /// fewer. The factor's rows and columns are along `axes`.
+    pub fn source(
+        &self,
+        grid: &Grid,
+        block: [u32; 3],
+        (matrix, axes): (&Matrix, [usize; 2]),
+        step: &Dim,
+        [row, column]: [Dim; 2],
+        n: i64,
+    ) -> (Tile, Option<[Dim; 2]>) {
+        let origin = |axis: usize| match axis {
+            2 => step.clone() * i64::from(block[2]).into(),
+            _ => grid.origin[axis].clone(),
+        };
+        let at = [origin(axes[0]) + row, origin(axes[1]) + column];
+        let rest = |k: usize| self.rest(axes[k], block[axes[k]], &at[k]);
+        let valid = match (rest(0), rest(1)) {
+            (None, None) => None,
+            (rows, columns) => Some([clip(1, rows), clip(n, columns)]),
+        };
+        let base = matrix.base.subst(&|x| grid.batch.get(x).cloned());
+        let [y, x] = at;
+        let input = &self.nest.inputs[matrix.input].name;
+        (Tile::rows(input, base + y * matrix.row.clone() + x, 0), valid)
     }
 
     /// Tiles along an axis.

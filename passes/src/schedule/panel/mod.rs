@@ -180,7 +180,7 @@ pub fn choose(nest: &Nest, target: &Target, lanes: u32) -> Option<Schedule> {
         return None;
     }
     let most = if target.vector_registers >= 32 { 4 } else { 2 };
-    let cache = target.memory.iter().find(|l| l.name == "L2").map_or(1 << 20, |l| l.bytes as i64);
+    let cache = target.second_cache_bytes();
     let widths: Vec<i64> = match parts.columns <= MAX_ROW {
         true => (1..=parts.rows).map(|r| r * parts.columns).collect(),
         false => vec![most * i64::from(lanes)],

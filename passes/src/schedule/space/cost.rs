@@ -49,12 +49,17 @@ impl Read {
     pub fn seconds(&self, target: &Target) -> f64 {
         self.level(target).map_or(0.0, |l| self.bytes / l.bandwidth)
     }
+
+    /// Seconds that computing doesn't hide.
+    pub fn waiting(&self, target: &Target) -> f64 {
+        self.exposed * self.seconds(target)
+    }
 }
 
 impl Prediction {
     /// Of so much computing, and of reads.
     pub(in crate::schedule) fn new(computing: Computing, reads: &[Read], target: &Target) -> Prediction {
-        let exposed: f64 = reads.iter().map(|r| r.exposed * r.seconds(target)).sum();
+        let exposed: f64 = reads.iter().map(|r| r.waiting(target)).sum();
         let moving: f64 = reads.iter().map(|r| r.seconds(target)).sum();
         let most = reads.iter().max_by(|a, b| a.seconds(target).total_cmp(&b.seconds(target)));
         let memory = most.and_then(|r| r.level(target)).map_or("L1", |l| &l.name);

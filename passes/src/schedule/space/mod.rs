@@ -11,7 +11,6 @@ pub(super) mod nests;
 pub use cost::Prediction;
 pub(super) use cost::{Computing, Read};
 pub use knobs::{Field, Knob};
-pub(super) use nests::MOST;
 
 use super::group::Group;
 use super::nest::Nest;

@@ -1,42 +1,13 @@
-//! The schedules of one loop nest: which code evaluates it, and what that code can be told.
+//! The schedules of one loop nest: what the code that evaluates it can be told.
 
+use super::super::contract::MOST;
 use super::super::nest::Nest;
 use super::super::pieces::signature_of;
-use super::super::{contract, map, panel, reduce, slide, window};
+use super::super::{Form, contract, form, map, panel, reduce, slide, window};
 use super::cost::{Prediction, elementwise};
 use super::{Field, Knob};
-use aic_ir::schedule::{Class, Schedule};
+use aic_ir::schedule::Schedule;
 use aic_ir::target::Target;
-
-/// Rows and vectors of a register tile at most.
-pub(in crate::schedule) const MOST: (u32, u32) = (14, 8);
-
-/// Which code evaluates a nest.
-enum Form {
-    Map,
-    /// A reduction in vectors along what is reduced, or a running one: there is nothing to choose that keeps the bits.
-    Fixed,
-    Outer,
-    Slide,
-    Packed,
-    Panel,
-    Window,
-    Tile,
-}
-
-/// As `body` of the kernel chooses it.
-fn form(nest: &Nest, s: &Schedule) -> Form {
-    match s.class {
-        Class::Map => Form::Map,
-        Class::Contract | Class::ReduceOuter if slide::fits(nest) => Form::Slide,
-        Class::Contract if s.pack > 0 => Form::Packed,
-        Class::Contract if s.panel > 0 => Form::Panel,
-        Class::Contract | Class::ReduceOuter if window::fits(nest) => Form::Window,
-        Class::Contract => Form::Tile,
-        Class::ReduceOuter => Form::Outer,
-        Class::ReduceInner | Class::Prefix | Class::Winograd | Class::Staged => Form::Fixed,
-    }
-}
 
 /// Whether a schedule evaluates a nest, with the bits of the schedule `like`.
 pub(in crate::schedule) fn allows(nest: &Nest, like: &Schedule, s: &Schedule) -> bool {
@@ -52,14 +23,15 @@ pub(in crate::schedule) fn allows(nest: &Nest, like: &Schedule, s: &Schedule) ->
     }
     let has_no_blocks = [s.kc, s.mc, s.panel, s.pack, s.ahead].iter().all(|n| *n == 0);
     match form(nest, s) {
-        Form::Fixed => false,
-        Form::Map => has_no_blocks && s.nr == 1 && map::allows(nest, s),
-        Form::Outer => has_no_blocks && s.mr == 1 && reduce::allows(nest, s),
-        Form::Slide => slide::allows(nest, s),
-        Form::Packed => contract::allows_packed(nest, s),
-        Form::Panel => panel::allows(nest, s),
-        Form::Window => has_no_blocks && window::allows(nest, s),
-        Form::Tile => contract::allows(nest, s),
+        // In vectors along what is reduced, or running: there is nothing to choose that keeps the bits.
+        None | Some(Form::Inner | Form::Prefix) => false,
+        Some(Form::Map) => has_no_blocks && s.nr == 1 && map::allows(nest, s),
+        Some(Form::Outer) => has_no_blocks && s.mr == 1 && reduce::allows(nest, s),
+        Some(Form::Slide) => slide::allows(nest, s),
+        Some(Form::Packed) => contract::allows_packed(nest, s),
+        Some(Form::Panel) => panel::allows(nest, s),
+        Some(Form::Window) => has_no_blocks && window::allows(nest, s),
+        Some(Form::Tile) => contract::allows(nest, s),
     }
 }
 
@@ -69,17 +41,17 @@ pub(in crate::schedule) fn knobs(nest: &Nest, s: &Schedule, stage: Option<usize>
     let lanes = || knob(Field::Lanes, if s.lanes >= 8 { vec![s.lanes / 2] } else { Vec::new() });
     let tile = || vec![lanes(), knob(Field::Mr, (1..=MOST.0).collect()), knob(Field::Nr, (1..=6).collect())];
     let mut found = match form(nest, s) {
-        Form::Fixed => Vec::new(),
-        Form::Map => vec![lanes(), knob(Field::Mr, vec![1])],
-        Form::Outer => vec![lanes(), knob(Field::Nr, vec![1, 2, 4, 8])],
-        Form::Window => tile(),
-        Form::Slide => {
+        None | Some(Form::Inner | Form::Prefix) => Vec::new(),
+        Some(Form::Map) => vec![lanes(), knob(Field::Mr, vec![1])],
+        Some(Form::Outer) => vec![lanes(), knob(Field::Nr, vec![1, 2, 4, 8])],
+        Some(Form::Window) => tile(),
+        Some(Form::Slide) => {
             let (ahead, packs) = slide::choices(nest, s);
             let mut all = tile();
             all.extend([knob(Field::Ahead, ahead), knob(Field::Pack, packs)]);
             all
         }
-        Form::Packed | Form::Panel | Form::Tile => {
+        Some(Form::Packed | Form::Panel | Form::Tile) => {
             let blocks = contract::blocks(nest);
             let mut all = tile();
             all.push(knob(Field::Mc, blocks.rows));
@@ -97,10 +69,10 @@ pub(in crate::schedule) fn knobs(nest: &Nest, s: &Schedule, stage: Option<usize>
 /// What a schedule of a nest should cost.
 pub(in crate::schedule) fn predict(nest: &Nest, s: &Schedule, target: &Target) -> Prediction {
     let found = match form(nest, s) {
-        Form::Slide => slide::predict(nest, s, target),
-        Form::Packed | Form::Tile => contract::predict(nest, s, target),
-        Form::Panel => panel::predict(nest, s, target),
-        Form::Map | Form::Fixed | Form::Outer | Form::Window => None,
+        Some(Form::Slide) => slide::predict(nest, s, target),
+        Some(Form::Packed | Form::Tile) => contract::predict(nest, s, target),
+        Some(Form::Panel) => panel::predict(nest, s, target),
+        None | Some(Form::Map | Form::Inner | Form::Prefix | Form::Outer | Form::Window) => None,
     };
     found.unwrap_or_else(|| elementwise(nest, s, target))
 }

@@ -7,12 +7,12 @@
 mod transform;
 
 use super::Frame;
-use super::contract::Shape;
+use super::contract::{MOST, Shape};
 use super::nest::{Arrays, Nest};
 use super::phase::{Phase, phases};
 use super::reduce::{lanes_at, read, register};
 use super::slide::{even, prefetch};
-use super::space::{Field, Knob, MOST, Prediction};
+use super::space::{Field, Knob, Prediction};
 use aic_ir::compose::compose;
 use aic_ir::compute::{Compute, Source, Stage};
 use aic_ir::dim::{Dim, Range, Sym};
@@ -134,7 +134,7 @@ impl Plan {
         }
         let most = if target.vector_registers >= 32 { 4 } else { 2 };
         let nr = (1..=most).rev().find(|nr| (self.block / lanes) % nr == 0)?;
-        let cache = target.memory.iter().find(|l| l.name == "L2").map_or(1 << 20, |l| l.bytes as i64);
+        let cache = target.second_cache_bytes();
         // Filters that no cache keeps are read once for each block.
         let domain = (self.op.tile as i64 + 2).pow(2);
         let is_streamed = 4 * domain * self.channels * self.filters > cache;
