@@ -17,6 +17,9 @@ typedef int CUresult;
 typedef uint64_t CUdeviceptr;
 typedef void *handle;
 
+/* What the tensor memory accelerator copies boxes of: opaque to all but the driver. */
+typedef struct { _Alignas(64) char bytes[128]; } tensor_map;
+
 enum { ERROR_BYTES = 1024, ALIGNMENT = 256, MAX_SHARED = 8 /* CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES */ };
 
 /* What is used of the driver. */
@@ -34,6 +37,8 @@ enum { ERROR_BYTES = 1024, ALIGNMENT = 256, MAX_SHARED = 8 /* CU_FUNC_ATTRIBUTE_
     f(cuStreamBeginCapture_v2, (handle, int)) f(cuStreamEndCapture, (handle, handle *)) \
     f(cuGraphInstantiateWithFlags, (handle *, handle, unsigned long long)) f(cuGraphLaunch, (handle, handle)) \
     f(cuGraphExecDestroy, (handle)) f(cuGraphDestroy, (handle)) f(cuModuleUnload, (handle)) \
+    f(cuTensorMapEncodeTiled, (tensor_map *, int, unsigned, void *, const uint64_t *, const uint64_t *, const uint32_t *, \
+                               const uint32_t *, int, int, int, int)) \
     f(cuGetErrorString, (CUresult, const char **))
 
 static struct {
@@ -184,11 +189,32 @@ static int32_t place(aic_session *s)
 
 /* ------------------------------------------------------------------------------------------------ steps */
 
+/* A tensor map: boxes have rows of 128 bytes, which are swizzled; zeros are outside of the array. */
+static int32_t encode(aic_session *s, const model_kernel *k, int64_t i, const int64_t *symbols, const plan_launch *step,
+                      tensor_map *map)
+{
+    model_map m;
+    k->map(symbols, i, &m);
+    uint64_t extents[MAX_AXES], strides[MAX_AXES];
+    uint32_t boxed[MAX_AXES], one[MAX_AXES];
+    for (int axis = 0; axis < m.rank; axis++) {
+        extents[axis] = (uint64_t)m.extents[axis];
+        strides[axis] = (uint64_t)(m.steps[axis] * m.element);
+        boxed[axis] = axis < 2 ? m.boxed[axis] : 1;
+        one[axis] = 1;
+    }
+    CUdeviceptr at = s->pointers[step->rest[m.arg]] + (CUdeviceptr)(m.first * m.element);
+    CU(cuTensorMapEncodeTiled(map, m.type, (unsigned)m.rank, (void *)(uintptr_t)at, extents, strides + 1, boxed, one,
+                              0, 3 /* CU_TENSOR_MAP_SWIZZLE_128B */, 2 /* L2 promotion: 128 bytes */, 0));
+    return AIC_OK;
+}
+
 static int32_t launch(aic_session *s, const plan_launch *step)
 {
     const model_kernel *k = &model_kernels[step->kernel];
     int64_t symbols[MAX_SYMBOLS + 1], grid[3];
-    void *args[MAX_ARGS + MAX_SYMBOLS + 1];
+    void *args[MAX_ARGS + MAX_SYMBOLS + MAX_MAPS + 1];
+    tensor_map maps[MAX_MAPS + 1];
     for (int64_t i = 0; i < step->n_args; i++) args[i] = &s->pointers[step->rest[i]];
     for (int64_t i = 0; i < step->n_symbols; i++) {
         symbols[i] = s->values[step->rest[step->n_args + i]];
@@ -199,6 +225,10 @@ static int32_t launch(aic_session *s, const plan_launch *step)
     if (grid[0] > INT32_MAX || grid[1] > 65535 || grid[2] > 65535)
         return fail(s->error, AIC_INVALID, "kernel %s: a grid of %lld x %lld x %lld blocks is too large", k->name,
                     (long long)grid[0], (long long)grid[1], (long long)grid[2]);
+    for (int64_t i = 0; i < k->n_maps; i++) {
+        TRY(encode(s, k, i, symbols, step, &maps[i]));
+        args[step->n_args + step->n_symbols + i] = &maps[i];
+    }
     CU(cuLaunchKernel(s->functions[step->kernel], (unsigned)grid[0], (unsigned)grid[1], (unsigned)grid[2],
                       k->threads[0], k->threads[1], k->threads[2], k->shared, s->stream, args, NULL));
     return AIC_OK;

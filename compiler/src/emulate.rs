@@ -3,9 +3,9 @@
 //! The emulator executes the LLVM module that PTX is made of. Steps without a kernel are interpreted, as they are
 //! everywhere.
 
-use aic_backends::emulate::{Arg, Buffer, Emulator, Launch, Options};
+use aic_backends::emulate::{Arg, Buffer, Emulator, Launch, Options, Swizzle, TensorMap};
 use aic_backends::ptx;
-use aic_ir::dim::Sym;
+use aic_ir::dim::{Dim, Sym};
 use aic_ir::error::{Error, Result};
 use aic_ir::eval::{self, KernelBuffer};
 use aic_ir::kernel::Kernel;
@@ -78,10 +78,14 @@ impl Kernels {
         if grid.contains(&0) {
             return Ok(());
         }
+        let maps = launch.maps.iter().map(|m| map(m, &value));
+        let maps =
+            maps.collect::<Result<Vec<_>>>().map_err(|e| e.context(format!("kernel {}", kernel.name)))?;
         let (block, dynamic_shared) = (launch.threads, launch.shared_bytes as usize);
         let launch = Launch { grid, block, cluster: [1; 3], dynamic_shared };
         let mut args: Vec<Arg> = (0..buffers.len()).map(Arg::Buffer).collect();
         args.extend(symbols.iter().map(|n| Arg::Int(*n)));
+        args.extend(maps);
         let buffer = |(b, p): (_, &aic_ir::kernel::Param)| {
             let b: &mut KernelBuffer = b;
             Buffer { name: p.buffer.name.name().to_owned(), data: &mut b.data, writable: p.writable }
@@ -89,4 +93,19 @@ impl Kernels {
         let mut memory: Vec<Buffer> = buffers.iter_mut().zip(&kernel.params).map(buffer).collect();
         self.emulator.launch(&kernel.name, &launch, &mut memory, &args)
     }
+}
+
+/// A tensor map, given the values of symbols.
+fn map(m: &ptx::BoxMap, value: &dyn Fn(&Sym) -> Option<i64>) -> Result<Arg> {
+    let size = m.dtype.size() as i64;
+    let of = |d: &Dim| -> Result<i64> {
+        let found = d.eval(&value).filter(|n| *n >= 0);
+        found.ok_or_else(|| Error::new(format!("the array that boxes are copied of has {d} elements")))
+    };
+    let extents = m.axes.iter().map(|(n, _)| Ok(of(n)? as u32)).collect::<Result<Vec<_>>>()?;
+    let steps = m.axes[1..].iter().map(|(_, n)| Ok((of(n)? * size) as u64)).collect::<Result<Vec<_>>>()?;
+    let mut boxed = vec![1; extents.len()];
+    boxed[..2].copy_from_slice(&m.extent);
+    let map = TensorMap::new(size as u32, &extents, &steps, &boxed, Swizzle::B128)?;
+    Ok(Arg::Map(m.param, map.from((of(&m.first)? * size) as usize)))
 }

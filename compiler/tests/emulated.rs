@@ -223,19 +223,30 @@ fn products_of_warp_groups() {
         for (dtype, [n, terms, m]) in extents.iter().flat_map(|e| [("f16", e), ("bf16", e)]) {
             // What lies along rows in memory is a multiple of eight.
             let n = if k == 2 { n / 8 * 8 } else { *n };
-            let named = [("T", dtype.to_string()), ("K", terms.to_string()), ("M", m.to_string())];
+            let named = [("T", dtype.to_string()), ("M", m.to_string())];
             let text = named.iter().fold(text.to_string(), |text, (name, x)| text.replace(name, x));
-            let of = |rows: &str| parse_graph(&format!("graph{}", text.replace('N', rows))).unwrap();
-            let g = of(&n.to_string());
+            let of = |rows: &str, terms: &str| {
+                parse_graph(&format!("graph{}", text.replace('N', rows).replace('K', terms))).unwrap()
+            };
+            let (rows, k_terms) = (n.to_string(), terms.to_string());
+            let g = of(&rows, &k_terms);
             let x = inputs(&g, &mut rng, Values::Between(-2, 3));
             let want = eval::graph(&g, &x).unwrap();
-            // Of those whose rows in memory are of known length some have an unknown number of them.
-            let g = if k < 2 && n % 2 == 1 { of("rows") } else { g };
+            // Of those whose rows in memory are of known length some have an unknown number of them, and no boxes where these
+            // are terms.
+            let g = match k {
+                0 | 1 if n % 2 == 1 => of("rows", &k_terms),
+                2 if dtype == "bf16" => of(&rows, "terms"),
+                _ => g,
+            };
             let options = Options::new(Target::sm_90a());
-            cases.push(Case::compiled(&options, "wgmma", format!("N={n} {text}"), g, x, want));
+            cases.push(Case::compiled(&options, "wgmma", format!("N={n} K={terms} {text}"), g, x, want));
         }
     }
-    let n_by_groups = cases.iter().filter(|c| c.uses("wgmma_k16")).count();
-    assert!(n_by_groups >= 36, "only {n_by_groups} by warp groups");
+    let [n_by_groups, n_boxed] = ["wgmma_k16", "fetch"].map(|of| cases.iter().filter(|c| c.uses(of)).count());
+    assert!(
+        n_by_groups >= 36 && n_boxed >= 32 && n_by_groups > n_boxed,
+        "{n_by_groups} by warp groups, {n_boxed} boxed"
+    );
     check_on(&Target::sm_90a(), cases, 40);
 }

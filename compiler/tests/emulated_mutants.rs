@@ -11,6 +11,7 @@ mod families;
 
 use aic::emulate::Kernels;
 use aic_backends::emulate;
+use aic_ir::compose::compose;
 use aic_ir::eval;
 use aic_ir::op::{Rng, Values};
 use aic_ir::program::Program;
@@ -18,6 +19,7 @@ use aic_ir::target::Target;
 use aic_ir::tensor::Tensor;
 use aic_ir::text::{parse_graph, parse_kernel};
 use aic_passes::pipeline::{self, Options};
+use aic_passes::schedule::{Nest, apply};
 
 /// A fault: what it is, the text that it replaces, what by, and which of the occurrences; `None` for all.
 type Fault = (&'static str, &'static str, &'static str, Option<usize>);
@@ -42,6 +44,11 @@ const MATMUL_FAULTS: &[Fault] = &[
 const GROUPS: &str =
     "graph(%0: f16[200,424], %1: f16[424,72]) -> f16[200,72] { %2 = matmul %0 %1 return %2 }";
 
+/// How warp groups compute it: with a block for each tile, which copies element by element, and with blocks that take tiles
+/// in turn, of which a warp asks for boxes.
+const BY_TILES: &str = "contract unit=wgmma_k16_f16 block=128x64x64*4 warp=64x64x64";
+const IN_TURN: &str = "contract unit=wgmma_k16_f16 cores=3 block=128x64x64*3 warp=64x64x64";
+
 /// Of a product by warp groups, which goes on while the next one begins.
 const GROUPS_FAULTS: &[Fault] = &[
     ("no wait for copies", "wait copies pending 1\n", "\n", None),
@@ -54,6 +61,53 @@ const GROUPS_FAULTS: &[Fault] = &[
     ("the tile of the step before is multiplied", "mod(step,4)", "mod(step+3,4)", None),
     ("terms of a step in the wrong order", "ta[128*kk", "ta[64*kk", None),
     ("matrices off by one along the terms", "blocks(1, 8, 64)", "blocks(1, 8, 128)", None),
+];
+
+/// Of the latter.
+const BOXES_FAULTS: &[Fault] = &[
+    (
+        "no wait for a full stage",
+        "await full[mod(step+7*turn,3)] parity mod(floordiv(step+7*turn,3),2)\n",
+        "\n",
+        None,
+    ),
+    (
+        "no wait for an empty stage",
+        "await empty[mod(step+7*turn,3)] parity mod(floordiv(step+7*turn,3)+1,2)\n",
+        "\n",
+        None,
+    ),
+    (
+        "a wrong parity of full stages",
+        "parity mod(floordiv(step+7*turn,3),2)",
+        "parity mod(floordiv(step+7*turn,3)+1,2)",
+        None,
+    ),
+    (
+        "a wrong parity of empty stages",
+        "parity mod(floordiv(step+7*turn,3)+1,2)",
+        "parity mod(floordiv(step+7*turn,3),2)",
+        None,
+    ),
+    ("parities that begin anew with each tile", "floordiv(step+7*turn,3)", "floordiv(step,3)", None),
+    ("too few bytes", "bytes 24576", "bytes 16384", None),
+    ("too many bytes", "bytes 24576", "bytes 24592", None),
+    ("one warp group empties a stage", "arrivals 8", "arrivals 4", None),
+    ("two arrivals fill a stage", "begin full[s] arrivals 1", "begin full[s] arrivals 2", None),
+    ("a stage is emptied while it is multiplied", "wait products pending 1", "wait products pending 2", None),
+    ("the wrong stage is emptied", "empty[mod(step+7*turn+2,3)]", "empty[mod(step+7*turn,3)]", None),
+    ("stages are never emptied", "arrive empty[mod(step+7*turn+2,3)] bytes 0\n", "\n", None),
+    ("the last stage of a tile is never emptied", "arrive empty[mod(7*turn,3)] bytes 0\n", "\n", None),
+    ("the last products are not waited for", "wait products pending 0\n", "\n", None),
+    ("products are not committed", "commit products\n", "\n", None),
+    ("a stage too few for one factor", "4096*mod(step+7*turn,3)", "4096*mod(step+7*turn,2)", None),
+    ("no barrier behind the beginning of phases", "barrier shared\n", "\n", None),
+    ("boxes off by one along the terms", "64*step of", "56*step of", None),
+    ("boxes off by one row", "128*mod(", "129*mod(", Some(0)),
+    ("boxes of half the rows", "size [128, 64]", "size [64, 64]", None),
+    ("bytes come to the other barrier", "] to full[", "] to empty[", None),
+    ("terms of a step in the wrong order", "ta[16*kk", "ta[8*kk", None),
+    ("rows of terms off by one", "tb[1024*kk", "tb[512*kk", None),
 ];
 
 const SOFTMAX: &str = "graph(%0: f32[5,2500]) -> f32[5,2500] { %1 = softmax %0 {axis=1} return %1 }";
@@ -110,11 +164,20 @@ fn fault(gpu: &Target, p: &Program, x: &[Tensor], want: &Tensor, seed: Option<u6
 
 /// Checks that a graph is one kernel, which is right, and counts faults that nobody notices.
 fn check(gpu: &Target, graph: &str, faults: &[Fault]) {
+    check_as(None, gpu, graph, faults);
+}
+
+/// The same of a kernel with this schedule, if one is given.
+fn check_as(schedule: Option<&str>, gpu: &Target, graph: &str, faults: &[Fault]) {
     let g = parse_graph(graph).unwrap();
     let x = families::inputs(&g, &mut Rng::new(9), Values::Between(-3, 4));
     let want = eval::graph(&g, &x).unwrap().remove(0);
-    let program = pipeline::compile(g, &Options::new(gpu.clone())).unwrap();
+    let nest = schedule.map(|s| (s.parse().unwrap(), Nest::new(&compose(&g).unwrap()).unwrap()));
+    let mut program = pipeline::compile(g, &Options::new(gpu.clone())).unwrap();
     assert_eq!(program.kernels.len(), 1, "{graph}");
+    if let Some((schedule, nest)) = nest {
+        program.kernels[0] = apply(&program.kernels[0].name, &nest, &schedule);
+    }
     let text = program.kernels[0].to_string();
     for seed in [None, Some(1), Some(2)] {
         assert_eq!(fault(gpu, &program, &x, &want, seed), None, "{seed:?}\n{text}");
@@ -156,5 +219,10 @@ fn of_attention() {
 
 #[test]
 fn of_a_product_by_warp_groups() {
-    check(&Target::sm_90a(), GROUPS, GROUPS_FAULTS);
+    check_as(Some(BY_TILES), &Target::sm_90a(), GROUPS, GROUPS_FAULTS);
+}
+
+#[test]
+fn of_a_product_by_warps_that_copy_and_warps_that_multiply() {
+    check_as(Some(IN_TURN), &Target::sm_90a(), GROUPS, BOXES_FAULTS);
 }

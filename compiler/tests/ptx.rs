@@ -67,7 +67,8 @@ fn opens_or_says_why(library: &Path) {
     }
 }
 
-/// Of a product by warp groups: no warning, nothing spilled, and in the loop one wait for products.
+/// Of a product by warp groups: no warning, nothing spilled, boxes copied by one thread, and in the loop one wait for
+/// products.
 #[test]
 fn machine_code_of_warp_groups() {
     let Some(ptxas) = assembler::ptxas() else { return };
@@ -81,16 +82,17 @@ fn machine_code_of_warp_groups() {
     assert!(ok, "{said}");
     let cubin = out.join("checked.cubin");
     let usages = ptxas.assemble(&out.join("model.ptx"), "sm_90a", &cubin).unwrap();
-    assert!(usages.iter().all(|u| u.spilled == 0 && u.stack == 0 && u.registers <= 200), "{usages:?}");
+    // So many registers a block of three warp groups has for each thread, before they are given to those that multiply.
+    assert!(usages.iter().all(|u| u.spilled == 0 && u.stack == 0 && u.registers == 168), "{usages:?}");
     let Some(code) = ptxas.disassemble(&cubin).unwrap() else { return };
     let count = |what: &str| code.lines().filter(|l| l.contains(what)).count();
     assert_eq!(count("HGMMA.64x256x16"), 4, "{code}");
     // One in the loop, one behind it.
     assert_eq!((count("WARPGROUP.ARRIVE"), count("WARPGROUP.DEPBAR")), (1, 2), "{code}");
-    assert!(
-        count("LDGSTS") > 0 && count("LDGSTS") == count("LDGSTS.E.BYPASS.128"),
-        "copies are narrow:\n{code}"
-    );
+    // A box of the left factor and four of the right one; waits for full and for empty stages, each asked for once more
+    // where it failed; nothing else waits for threads but the barrier behind the beginning of phases.
+    assert_eq!((count("UTMALDG.2D"), count("SYNCS.PHASECHK")), (5, 4), "{code}");
+    assert_eq!((count("USETMAXREG"), count("BAR.SYNC"), count("LDGSTS")), (2, 1, 0), "{code}");
 }
 
 #[test]

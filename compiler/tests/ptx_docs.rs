@@ -70,6 +70,9 @@ fn is_shown(opcode: &str) -> bool {
         "ldmatrix",
         "mma",
         "shfl",
+        "mbarrier",
+        "setmaxnreg",
+        "elect",
         "bar",
     ];
     shown.iter().any(|s| opcode.starts_with(s)) || opcode == "bra" || opcode == "ret"

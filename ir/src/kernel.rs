@@ -8,8 +8,10 @@
 //! every access without a mask is proved to lie within its buffer, and 16-bit floats are moved and cast but never
 //! computed with.
 
+mod phase;
 mod tile;
 
+pub use phase::{Along, Element, Event, Fetch, Phase};
 pub use tile::{Copy, Layout, Mma, Operand, Steps, Tile};
 
 use crate::compute::ReduceOp;
@@ -64,6 +66,9 @@ pub enum Scope {
     Stack,
     /// Shared by a GPU's block.
     Shared,
+    /// The same memory, where pieces of 16 bytes of each eight lines of 128 have changed places (PTX ISA, "Swizzling
+    /// Modes"): for copies of boxes, and matrix instructions that know of it.
+    Swizzled,
     /// An NPU core's first level.
     L1,
     /// An NPU's unified (vector) buffer.
@@ -222,6 +227,10 @@ pub enum Stmt {
         /// How many may go on.
         pending: u32,
     },
+    /// Something that happens at a barrier in shared memory.
+    Phase(Phase),
+    /// An asynchronous copy of a box, whose bytes come to a barrier.
+    Fetch(Fetch),
     /// `c += a * b` on tiles, by a matrix instruction.
     Mma(Mma),
     /// Binds a variable to the value that another thread of the warp has; all of them take part.

@@ -192,17 +192,34 @@ fn faults_are_caught() {
         ("910B3", "contract unit=cube_f16 cores=2 l1=32x32x32 l0=32x32x16 ub=8x32x1"),
     ];
     for (name, s) in schedules {
-        let target = Target::named(name).unwrap();
         let k = schedule::apply("k", &schedule::Nest::new(&c).unwrap(), &s.parse().unwrap());
-        let mut n_faults = 0;
-        while let Some((fault, wrong)) = faulty(&k, n_faults) {
-            n_faults += 1;
-            let is_right = || run(&wrong, &x, &want).is_ok_and(|y| common::difference(&want, &y).is_none());
-            let is_missed = verify::kernel_for(&wrong, &target).is_empty() && is_right();
-            assert!(!is_missed, "{name}: nobody misses it: {fault}\n{wrong}");
-        }
-        assert!(n_faults > 6, "only {n_faults} faults");
+        check_faults(&Target::named(name).unwrap(), &k, &x, &want);
     }
+}
+
+/// The same of warps that multiply what another one asks for, two tiles one after the other.
+#[test]
+fn faults_between_warps_are_caught() {
+    let text = "graph(%0: f16[64,160], %1: f16[160,128]) -> f16[64,128] { %2 = matmul %0 %1 return %2 }";
+    let g = parse_graph(text).unwrap();
+    let x = inputs(&g, 5);
+    let want = eval::graph(&g, &x).unwrap().remove(0);
+    let s = "contract unit=wgmma_k16_f16 cores=1 block=64x64x64*2 warp=64x64x64".parse().unwrap();
+    let k = schedule::apply("k", &schedule::Nest::new(&compose(&g).unwrap()).unwrap(), &s);
+    check_faults(&Target::sm_90a(), &k, &x, &want);
+}
+
+/// Checks that every fault of a kernel is missed by somebody.
+fn check_faults(target: &Target, k: &Kernel, x: &[Tensor], want: &Tensor) {
+    let name = &target.name;
+    let mut n_faults = 0;
+    while let Some((fault, wrong)) = faulty(k, n_faults) {
+        n_faults += 1;
+        let is_right = || run(&wrong, x, want).is_ok_and(|y| common::difference(want, &y).is_none());
+        let is_missed = verify::kernel_for(&wrong, target).is_empty() && is_right();
+        assert!(!is_missed, "{name}: nobody misses it: {fault}\n{wrong}");
+    }
+    assert!(n_faults > 6, "only {n_faults} faults");
 }
 
 /// A kernel with its `n`th fault, and what that is.
@@ -219,6 +236,7 @@ fn break_one(stmts: &mut Vec<Stmt>, left: &mut usize, fault: &mut Option<String>
         let line = text.lines().next().unwrap_or_default().to_owned();
         let breaks = match &mut stmts[at] {
             Stmt::Barrier(_) | Stmt::Copy(_) | Stmt::Mma(_) | Stmt::Commit { .. } => true,
+            Stmt::Phase(_) | Stmt::Fetch(_) => true,
             Stmt::Wait { pending, .. } => {
                 if *left == 0 {
                     *pending += 1;
@@ -232,8 +250,9 @@ fn break_one(stmts: &mut Vec<Stmt>, left: &mut usize, fault: &mut Option<String>
                 break_one(body, left, fault);
                 false
             }
-            Stmt::If { then, .. } => {
+            Stmt::If { then, other, .. } => {
                 break_one(then, left, fault);
+                break_one(other, left, fault);
                 false
             }
             _ => false,
@@ -273,6 +292,28 @@ fn symbolic_rows() {
             let got = buffers.last().unwrap().to_tensor(want.shape().to_vec()).unwrap();
             assert_eq!(common::difference(&want, &got), None, "{name} n={n}\n{k}");
         }
+    }
+}
+
+/// Products of factors that a GPU copies boxes of: each axis along the rows of either, several tiles of a block, a batch.
+#[test]
+fn boxes_on_a_gpu() {
+    for text in [
+        "graph(%0: f16[72,424], %1: f16[424,72]) -> f16[72,72] { %2 = matmul %0 %1 return %2 }",
+        "graph(%0: bf16[104,136], %1: bf16[200,136], %2: bf16[200]) -> bf16[104,200] {
+          %3 = transpose %1 {perm=[1,0]} %4 = matmul %0 %3 %5 = add %4 %2 %6 = relu %5 return %6 }",
+        "graph(%0: f16[80,200], %1: f16[80,136]) -> f16[200,136] {
+          %2 = transpose %0 {perm=[1,0]} %3 = matmul %2 %1 return %3 }",
+        "graph(%0: f16[3,40,72], %1: f16[3,72,48]) -> f16[3,40,48] { %2 = matmul %0 %1 return %2 }",
+    ] {
+        let unit = if text.contains("bf16") { "bf16" } else { "f16" };
+        let few = format!(
+            "contract lanes=1 mr=1 nr=1 kc=0 unit=wgmma_k16_{unit} cores=2 block=64x64x64*2 warp=64x64x64"
+        );
+        let large = format!(
+            "contract lanes=1 mr=1 nr=1 kc=0 unit=wgmma_k16_{unit} cores=2 block=128x128x64*3 warp=64x128x64"
+        );
+        check_on(&["sm_90a"], text, &[("sm_90a", &few), ("sm_90a", &large)]);
     }
 }
 

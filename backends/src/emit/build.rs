@@ -7,7 +7,7 @@ use aic_ir::bail;
 use aic_ir::dim::Sym;
 use aic_ir::dtype::DType;
 use aic_ir::error::Result;
-use aic_ir::kernel::{Level, Scope, VType};
+use aic_ir::kernel::{Fetch, Level, Scope, VType};
 use aic_ir::scalar::Scalar;
 use aic_ir::target::MatrixUnit;
 
@@ -94,12 +94,15 @@ pub(crate) struct Blocks {
 /// The largest constant distance of lanes that is told apart.
 pub(crate) const MAX_STEP: i64 = 1 << 16;
 
-/// A factor in shared memory, in matrices of eight rows of 16 bytes that follow one another.
+/// A factor in shared memory, in matrices of eight rows of 16 bytes that follow one another, or of 128 bytes that are
+/// swizzled.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Matrices<A> {
     pub first: A,
-    /// Bytes from matrix to matrix along the contracted axis, and along the other one.
+    /// Bytes from matrix to matrix along the contracted axis, and along the other one; the other way round where they are
+    /// swizzled and rows are along the other axis.
     pub steps: [u32; 2],
+    pub is_swizzled: bool,
     /// Whether rows are along the other axis.
     pub is_transposed: bool,
 }
@@ -306,6 +309,35 @@ pub(crate) trait Build: Sized {
     /// registers each has.
     fn wait_products(&mut self, _pending: u32, _: &[(Self::Address, u32)]) -> Result<()> {
         bail!("a CPU has no matrix instructions")
+    }
+
+    /// Whether this thread is the one of its warp that does what a warp does once.
+    fn elect(&mut self) -> Result<V<Self>> {
+        bail!("a CPU has no warps")
+    }
+    /// Gives each thread of a warp group so many registers from here on.
+    fn registers(&mut self, _count: u32) -> Result<()> {
+        bail!("a CPU has no warps")
+    }
+    /// Begins the first phase of a barrier of so many arrivals.
+    fn phase_begin(&mut self, _: Self::Address, _arrivals: u32) -> Result<()> {
+        bail!("a CPU has no barriers")
+    }
+    /// Makes barriers whose first phase has begun known to all threads and copies, after the next barrier of threads.
+    fn publish_phases(&mut self) -> Result<()> {
+        bail!("a CPU has no barriers")
+    }
+    /// Arrives, and says that so many bytes are to come.
+    fn phase_arrive(&mut self, _: Self::Address, _bytes: u32) -> Result<()> {
+        bail!("a CPU has no barriers")
+    }
+    /// Whether the phase of this parity, `i64`, is over; it may take some time to say so.
+    fn phase_is_over(&mut self, _: Self::Address, _parity: V<Self>) -> Result<V<Self>> {
+        bail!("a CPU has no barriers")
+    }
+    /// Begins to copy a box, whose bytes come to a barrier. It begins at these indices along the axes, `i64`.
+    fn fetch(&mut self, _: &Fetch, _to: Self::Address, _: Self::Address, _at: &[V<Self>]) -> Result<()> {
+        bail!("a CPU copies no boxes")
     }
 
     /// An integer constant of the given type, in every lane; wrapping.

@@ -11,6 +11,7 @@ mod gpu;
 mod index;
 mod math;
 mod memory;
+mod phases;
 mod products;
 mod scalar;
 
@@ -57,6 +58,10 @@ struct Emitter<B: Build> {
     threads: Vec<(Sym, Level, i64)>,
     products: Products<B::Address>,
     statements: usize,
+    /// Whether what is emitted is one thread's of a warp.
+    is_one: bool,
+    /// Whether barriers of phases have begun that not all threads know of.
+    has_begun: bool,
 }
 
 /// Builds the statements of a kernel; gives the builder back, at the end of them. What the machine hasn't is refused
@@ -76,6 +81,8 @@ pub(crate) fn kernel<B: Build>(b: B, kernel: &Kernel, params: Params<B>, target:
         threads: Vec::new(),
         products: Products::new(&kernel.body),
         statements: 0,
+        is_one: false,
+        has_begun: false,
     };
     e.bind_params(kernel, &params)?;
     match &kernel.body[..] {
@@ -122,10 +129,6 @@ impl<B: Build> Emitter<B> {
         self.depths.insert(var.clone(), self.depth);
     }
 
-    fn block(&mut self, body: &[Stmt]) -> Result<()> {
-        body.iter().try_for_each(|s| self.stmt(s))
-    }
-
     fn count_statement(&mut self) -> Result<()> {
         self.statements += 1;
         ensure!(
@@ -145,12 +148,15 @@ impl<B: Build> Emitter<B> {
             Stmt::Store { buffer, index, value, mask } => self.store(buffer, index, value, mask.as_ref()),
             Stmt::Alloc(buffer) => self.alloc(buffer),
             Stmt::Copy(copy) => self.copy_tile(copy),
-            Stmt::Barrier(_) => self.b.barrier(),
+            Stmt::Barrier(_) => self.barrier(),
+            Stmt::Phase(p) => self.phase(p),
+            Stmt::Fetch(f) => self.fetch(f),
             Stmt::Commit { token } => self.commit(token),
             Stmt::Wait { token, pending } => self.wait(token, *pending),
             Stmt::Shuffle { var, value, lane } => self.shuffle(var, value, lane),
             Stmt::Mma(m) => self.mma(m),
             Stmt::Call { name, args } if name == "prefetch" => self.prefetch(args),
+            Stmt::Call { name, args } if name == "registers" => self.registers(args),
             Stmt::Call { name, .. } => bail!("the target has no intrinsic `{name}`"),
         }
     }
@@ -242,7 +248,7 @@ impl<B: Build> Emitter<B> {
     fn alloc(&mut self, buffer: &Buffer) -> Result<()> {
         let Buffer { name, dtype, len, scope } = buffer;
         ensure!(
-            matches!(scope, Scope::Register | Scope::Stack | Scope::Shared),
+            matches!(scope, Scope::Register | Scope::Stack | Scope::Shared | Scope::Swizzled),
             "buffer {name} is in scope {scope:?}, which a kernel cannot allocate here"
         );
         let len = self.fold(len);
@@ -251,7 +257,7 @@ impl<B: Build> Emitter<B> {
             bail!("buffer {name} in scope {scope:?} has length {len}, not a constant");
         };
         ensure!(
-            *scope == Scope::Shared || bytes <= x86::MAX_STACK_BYTES,
+            matches!(scope, Scope::Shared | Scope::Swizzled) || bytes <= x86::MAX_STACK_BYTES,
             "buffer {name} in scope {scope:?} has {bytes} bytes; at most {} fit",
             x86::MAX_STACK_BYTES
         );

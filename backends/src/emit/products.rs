@@ -3,15 +3,18 @@
 use super::Emitter;
 use super::build::{Build, Matrices};
 use super::gpu::steps;
+use super::memory::Memory;
 use aic_ir::bail;
 use aic_ir::dim::{Dim, Sym};
 use aic_ir::error::Result;
-use aic_ir::kernel::{Mma, Operand, Steps, Stmt, Tile};
+use aic_ir::kernel::{Mma, Operand, Scope, Steps, Stmt, Tile};
 use aic_ir::target::MatrixUnit;
 
 /// Rows of a matrix in shared memory, and bytes of each.
 const ROWS: u32 = 8;
 const ROW_BYTES: i64 = 16;
+/// Bytes of a row that is swizzled.
+const LINE_BYTES: i64 = 128;
 
 /// What is known of a kernel's asynchronous products.
 pub(super) struct Products<A> {
@@ -72,13 +75,42 @@ impl<B: Build> Emitter<B> {
             Some((n, outer)) if s.step.is(step) && i64::from(*n) == block => outer.as_const(),
             _ => None,
         };
+        if memory.scope == Scope::Swizzled {
+            return self.spans(tile, memory, [row, column], is_transposed);
+        }
         let (row, column) = (next(row, chunk, ROWS.into()), next(column, 1, chunk));
         let (Some(row), Some(column), true) = (row, column, tile.first.is_multiple(chunk)) else {
             bail!("{tile} is not in matrices of {ROWS} rows of {ROW_BYTES} bytes")
         };
         let steps = if is_transposed { [row, column] } else { [column, row] };
         let first = self.element(memory, &tile.first)?;
-        Ok(Matrices { first, steps: steps.map(|n| (n * size) as u32), is_transposed })
+        let steps = steps.map(|n| (n * size) as u32);
+        Ok(Matrices { first, steps, is_swizzled: false, is_transposed })
+    }
+
+    /// A factor in swizzled rows of 128 bytes, one after the other; where they are along the other axis than the contracted
+    /// one, possibly in several columns of them.
+    fn spans(
+        &mut self,
+        tile: &Tile,
+        memory: Memory<B::Buffer>,
+        [row, column]: [&Steps; 2],
+        is_transposed: bool,
+    ) -> Result<Matrices<B::Address>> {
+        let size = memory.dtype.size() as i64;
+        let line = LINE_BYTES / size;
+        let next = match &column.block {
+            None => Some(ROW_BYTES / size),
+            Some((n, outer)) => outer.as_const().filter(|_| is_transposed && i64::from(*n) == line),
+        };
+        let multiple = if is_transposed { i64::from(ROWS) * line } else { ROW_BYTES / size };
+        let is_there = *row == Steps::by(line) && column.step.is(1) && tile.first.is_multiple(multiple);
+        let Some(next) = next.filter(|_| is_there) else {
+            bail!("{tile} is not in rows of {LINE_BYTES} bytes")
+        };
+        let first = self.element(memory, &tile.first)?;
+        let steps = [(next * size) as u32, ROWS * LINE_BYTES as u32];
+        Ok(Matrices { first, steps, is_swizzled: true, is_transposed })
     }
 
     pub(super) fn commit(&mut self, token: &Sym) -> Result<()> {

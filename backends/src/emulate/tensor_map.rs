@@ -50,7 +50,7 @@ impl Swizzle {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(C, align(64))]
 pub struct TensorMap {
-    /// The address of its first element; set by the launch.
+    /// Where its first element is in the buffer, in bytes; its address once it is launched.
     base: usize,
     /// Axes.
     pub rank: u32,
@@ -135,9 +135,14 @@ impl TensorMap {
         Ok(map)
     }
 
-    /// The map of a tensor at this address.
-    pub(super) fn at(&self, base: usize) -> TensorMap {
-        TensorMap { base, ..*self }
+    /// The same for a tensor that begins so many bytes later.
+    pub fn from(self, bytes: usize) -> TensorMap {
+        TensorMap { base: self.base + bytes, ..self }
+    }
+
+    /// The map of a tensor in a buffer at this address.
+    pub(super) fn at(&self, buffer: usize) -> TensorMap {
+        self.from(buffer)
     }
 
     pub(super) fn is_valid(&self) -> bool {

@@ -9,7 +9,7 @@ use aic_ir::dim::Sym;
 use aic_ir::dtype::DType;
 use aic_ir::ensure;
 use aic_ir::error::Result;
-use aic_ir::kernel::{Level, Scope, VType};
+use aic_ir::kernel::{Fetch, Level, Scope, VType};
 use aic_ir::scalar::Scalar;
 use aic_ir::target::MatrixUnit;
 use inkwell::IntPredicate as P;
@@ -317,7 +317,7 @@ impl<'a, 'c> Build for Code<'a, 'c> {
 
     /// An array in the function's entry, or a part of shared memory: LLVM finds what can be in registers.
     fn alloc(&mut self, name: &Sym, dtype: DType, len: u32, scope: Scope) -> Result<PointerValue<'c>> {
-        if scope == Scope::Shared {
+        if matches!(scope, Scope::Shared | Scope::Swizzled) {
             return self.shared(name.name());
         }
         let here = self.b.here()?;
@@ -414,6 +414,34 @@ impl<'a, 'c> Build for Code<'a, 'c> {
 
     fn mma(&mut self, unit: &MatrixUnit, c: Address<'c>, a: Address<'c>, b: Address<'c>) -> Result<()> {
         self.gpu_mma(unit, [c, a, b].map(|x| x.at))
+    }
+
+    fn elect(&mut self) -> Result<V<Self>> {
+        self.gpu_elect()
+    }
+
+    fn registers(&mut self, count: u32) -> Result<()> {
+        self.gpu_registers(count)
+    }
+
+    fn phase_begin(&mut self, at: Address<'c>, arrivals: u32) -> Result<()> {
+        self.gpu_phase_begin(at, arrivals)
+    }
+
+    fn publish_phases(&mut self) -> Result<()> {
+        self.b.intrinsic_void("llvm.nvvm.fence.mbarrier_init.release.cluster", &[], &[])
+    }
+
+    fn phase_arrive(&mut self, at: Address<'c>, bytes: u32) -> Result<()> {
+        self.gpu_phase_arrive(at, bytes)
+    }
+
+    fn phase_is_over(&mut self, at: Address<'c>, parity: V<Self>) -> Result<V<Self>> {
+        self.gpu_phase_is_over(at, parity)
+    }
+
+    fn fetch(&mut self, f: &Fetch, to: Address<'c>, barrier: Address<'c>, at: &[V<Self>]) -> Result<()> {
+        self.gpu_fetch(f, to, barrier, at)
     }
 
     fn publish(&mut self) -> Result<()> {

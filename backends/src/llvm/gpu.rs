@@ -88,7 +88,7 @@ fn instruction(unit: &MatrixUnit) -> Result<&'static str> {
 }
 
 impl<'c> Code<'_, 'c> {
-    fn launch(&self) -> Result<&Launch> {
+    pub(super) fn launch(&self) -> Result<&Launch> {
         self.target.launch.ok_or_else(|| Error::new("a CPU has no blocks and threads"))
     }
 
@@ -124,7 +124,7 @@ impl<'c> Code<'_, 'c> {
         let space = AddressSpace::from(SHARED);
         let all = self.b.module.get_global(ptx::SHARED).unwrap_or_else(|| {
             let all = self.b.module.add_global(bytes.array_type(0), Some(space), ptx::SHARED);
-            all.set_alignment(128);
+            all.set_alignment(ptx::SHARED_ALIGNMENT);
             all
         });
         let base = all.as_pointer_value();

@@ -85,14 +85,15 @@ impl<'c> Code<'_, 'c> {
         Ok(())
     }
 
-    /// Where a factor is ("Matrix Descriptor Format"): without swizzling.
+    /// Where a factor is ("Matrix Descriptor Format"): without swizzling, or in spans of 128 bytes.
     fn descriptor(&mut self, f: &Matrices<Address<'c>>) -> Result<Raw<'c>> {
         let long = self.b.context.i64_type();
         let at = self.b.builder.build_ptr_to_int(f.first.at, long, "").map_err(internal)?;
         let at = self.b.bin(I::And, at.into(), self.b.i64(WINDOW).into())?;
         let at = self.b.bin(I::LShr, at, self.b.i64(4).into())?;
         let [leading, stride] = f.steps.map(|bytes| i64::from(bytes / 16));
-        self.b.bin(I::Or, at, self.b.i64(leading << 16 | stride << 32).into())
+        let swizzle = i64::from(f.is_swizzled) << 62;
+        self.b.bin(I::Or, at, self.b.i64(leading << 16 | stride << 32 | swizzle).into())
     }
 }
 

@@ -22,6 +22,9 @@ use inkwell::values::FunctionValue;
 /// LLVM's number of the calling convention of entries of PTX.
 const PTX_KERNEL: u32 = 71;
 
+/// Bytes of a tensor map.
+const MAP_BYTES: u32 = 128;
+
 /// Adds a kernel to a module.
 pub(super) fn kernel<'c>(
     context: &'c Context,
@@ -80,10 +83,13 @@ fn declare_entry<'c>(
     let global: BasicMetadataTypeEnum = context.ptr_type(AddressSpace::from(GLOBAL)).into();
     let mut params = vec![global; kernel.params.len()];
     params.extend(kernel.symbols.iter().map(|_| BasicMetadataTypeEnum::from(context.i64_type())));
+    let n_maps = target.launch.map_or(0, |l| l.maps.len());
+    params.extend((0..n_maps).map(|_| pointer(context)));
     let function = module.add_function(&kernel.name, context.void_type().fn_type(&params, false), None);
     function.set_call_conventions(PTX_KERNEL);
     target.attributes(context, function);
     mark_buffers(context, function, kernel, Some(target.vector_bytes));
+    (params.len() - n_maps..params.len()).for_each(|k| mark_map(context, function, k as u32));
     function
 }
 
@@ -104,6 +110,19 @@ fn declare_body<'c>(
     function.add_attribute(AttributeLoc::Function, context.create_enum_attribute(noinline, 0));
     mark_buffers(context, function, kernel, None);
     function
+}
+
+/// A tensor map is passed by value, in memory that the accelerator reads it from: it is not copied on the way.
+fn mark_map(context: &Context, function: FunctionValue, param: u32) {
+    let kind = Attribute::get_named_enum_kind_id;
+    let bytes = context.i8_type().array_type(MAP_BYTES);
+    let marks = [
+        context.create_type_attribute(kind("byval"), bytes.into()),
+        context.create_enum_attribute(kind("align"), 64),
+        context.create_enum_attribute(kind("readonly"), 0),
+        context.create_string_attribute("nvvm.grid_constant", ""),
+    ];
+    marks.into_iter().for_each(|mark| function.add_attribute(AttributeLoc::Param(param), mark));
 }
 
 /// What is known of the buffers among the parameters, with their alignment in bytes if that is more than an element's.

@@ -12,6 +12,7 @@ mod groups;
 pub(crate) mod host;
 mod kernel;
 mod memory;
+mod phases;
 mod table;
 mod target;
 

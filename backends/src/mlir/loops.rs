@@ -136,7 +136,9 @@ impl Loops {
             Stmt::Copy(_) | Stmt::Commit { .. } | Stmt::Wait { .. } => {
                 bail!("asynchronous copies have no form in MLIR")
             }
-            Stmt::Barrier(_) | Stmt::Shuffle { .. } => bail!("threads of a block have no form in MLIR"),
+            Stmt::Barrier(_) | Stmt::Shuffle { .. } | Stmt::Phase(_) | Stmt::Fetch(_) => {
+                bail!("threads of a block have no form in MLIR")
+            }
             Stmt::Mma(mma) => bail!("the matrix instruction `{}` has no form in MLIR", mma.intrinsic),
         }
     }

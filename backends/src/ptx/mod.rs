@@ -1,7 +1,7 @@
 //! CUDA PTX: loop kernels to LLVM IR with the intrinsics of NVPTX, and by LLVM to PTX text.
 //!
 //! A kernel becomes one entry of the same name: its parameters are the buffers, in global memory, then the symbols as
-//! 64-bit integers. Its shared memory is the start of the dynamic shared memory, [`Launch::shared_bytes`] of it. Nothing
+//! 64-bit integers, then the maps of what boxes are copied of, [`Launch::maps`]. Its shared memory is the start of the dynamic shared memory, [`Launch::shared_bytes`] of it. Nothing
 //! is called from outside: PTX has no C library.
 //!
 //! [`optimized`] gives the module that PTX is made of by [`assemble`]: what executes it otherwise executes the same code.
@@ -9,7 +9,7 @@
 mod launch;
 mod ptxas;
 
-pub use launch::Launch;
+pub use launch::{BoxMap, Launch};
 pub use ptxas::{Ptxas, Usage};
 
 use aic_ir::error::Result;
@@ -24,6 +24,9 @@ pub const VERSION: &str = "ptx80";
 
 /// The symbol of shared memory in a module.
 pub const SHARED: &str = "aic_shared";
+
+/// Bytes that shared memory begins at a multiple of: what swizzling repeats after.
+pub(crate) const SHARED_ALIGNMENT: u32 = 1024;
 
 /// Kernels as an LLVM module after LLVM's passes.
 #[derive(Clone, Debug)]

@@ -9,6 +9,7 @@ use super::{check, header_text};
 use crate::plan::{self, Plan};
 use aic_backends::ptx::{self, Launch, Ptxas, Usage};
 use aic_ir::dim::{Atom, Dim, Sym};
+use aic_ir::dtype::DType;
 use aic_ir::error::{Error, Result};
 use aic_ir::kernel::Kernel;
 use aic_ir::program::{Port, Program};
@@ -23,6 +24,9 @@ const PLAN_FORMAT: &str = include_str!("../../runtime/plan.h");
 
 /// Where weights begin: at multiples of what the widest access of a thread needs, and more.
 const ALIGNMENT: &str = "256";
+
+/// Axes of an array that boxes are copied of.
+const MAX_AXES: usize = 5;
 
 /// Writes the artifact of a program into a folder, which is made if it isn't there. Gives what each kernel takes, shared
 /// memory that is given at the launch included, where NVIDIA's assembler is at hand.
@@ -90,6 +94,8 @@ fn source(program: &Program, plan: &Plan, weights: &Weights, launches: &[Launch]
         ("MAX_RANK", rank),
         ("MAX_ARGS", most(program.kernels.iter().map(|k| k.params.len()).max())),
         ("MAX_SYMBOLS", most(program.kernels.iter().map(|k| k.symbols.len()).max())),
+        ("MAX_MAPS", most(launches.iter().map(|l| l.maps.len()).max())),
+        ("MAX_AXES", MAX_AXES),
     ];
     for (name, n) in counts {
         let _ = writeln!(c, "#define {name} {n}");
@@ -106,8 +112,11 @@ fn source(program: &Program, plan: &Plan, weights: &Weights, launches: &[Launch]
     array(&mut c, "size_t", "constant_offsets", weights.offsets.iter().map(u64::to_string));
     c += "\nstatic int64_t divide(int64_t a, int64_t b);\nstatic int64_t modulo(int64_t a, int64_t b);\n\
           static int64_t least(int64_t a, int64_t b);\nstatic int64_t most(int64_t a, int64_t b);\n\n\
+          typedef struct {\n    int type, element, rank;\n    unsigned boxed[2];\n    int64_t arg, first, extents[MAX_AXES], steps[MAX_AXES];\n\
+          } model_map;\n\n\
           typedef struct {\n    const char *name;\n    void (*grid)(const int64_t *symbols, int64_t *grid);\n    \
-          unsigned threads[3], shared;\n} model_kernel;\n\n";
+          unsigned threads[3], shared;\n    int64_t n_maps;\n    \
+          void (*map)(const int64_t *symbols, int64_t map, model_map *m);\n} model_kernel;\n\n";
     for (k, (kernel, launch)) in program.kernels.iter().zip(launches).enumerate() {
         let [x, y, z] = [0, 1, 2].map(|axis| expression(&launch.grid[axis], kernel));
         let _ = writeln!(
@@ -115,15 +124,55 @@ fn source(program: &Program, plan: &Plan, weights: &Weights, launches: &[Launch]
             "static void grid_{k}(const int64_t *s, int64_t *g)\n{{\n    (void)s;\n    g[0] = {x};\n    g[1] = {y};\n    \
              g[2] = {z};\n}}\n"
         );
+        maps(&mut c, k, kernel, launch);
     }
     let row = |(k, (kernel, l)): (usize, (&Kernel, &Launch))| {
         let [x, y, z] = l.threads;
-        format!("\n    {{\"{}\", grid_{k}, {{{x}, {y}, {z}}}, {}}}", kernel.name, l.shared_bytes)
+        let map = if l.maps.is_empty() { "NULL".to_owned() } else { format!("map_{k}") };
+        let (name, shared, n_maps) = (&kernel.name, l.shared_bytes, l.maps.len());
+        format!("\n    {{\"{name}\", grid_{k}, {{{x}, {y}, {z}}}, {shared}, {n_maps}, {map}}}")
     };
     array(&mut c, "model_kernel", "model_kernels", program.kernels.iter().zip(launches).enumerate().map(row));
     info(&mut c, program, weights.size);
     c += LAUNCHER;
     c
+}
+
+/// The function of a kernel that says what boxes are copied of.
+fn maps(c: &mut String, number: usize, kernel: &Kernel, launch: &Launch) {
+    if launch.maps.is_empty() {
+        return;
+    }
+    let _ = writeln!(
+        c,
+        "static void map_{number}(const int64_t *s, int64_t map, model_map *m)\n{{\n    (void)s;\n    switch (map) {{"
+    );
+    for (k, m) in launch.maps.iter().enumerate() {
+        let list = |of: &dyn Fn(&(Dim, Dim)) -> String| m.axes.iter().map(of).collect::<Vec<_>>().join(", ");
+        let extents = list(&|(extent, _)| expression(extent, kernel));
+        let steps = list(&|(_, step)| expression(step, kernel));
+        let [columns, rows] = m.extent;
+        let (ty, size, rank, arg) = (map_type(m.dtype), m.dtype.size(), m.axes.len(), m.param);
+        let first = expression(&m.first, kernel);
+        let _ = writeln!(
+            c,
+            "    case {k}:\n        *m = (model_map){{{ty}, {size}, {rank}, {{{columns}, {rows}}}, {arg}, {first},\n            \
+             {{{extents}}}, {{{steps}}}}};\n        break;"
+        );
+    }
+    *c += "    }\n}\n\n";
+}
+
+/// The number of an element's type in `CUtensorMapDataType`.
+fn map_type(dtype: DType) -> u32 {
+    match (dtype, dtype.size()) {
+        (DType::F16, _) => 6,
+        (DType::BF16, _) => 9,
+        (_, 1) => 0,
+        (_, 2) => 1,
+        (_, 4) => 2,
+        _ => 4,
+    }
 }
 
 /// A file as an array of bytes that a zero follows.

@@ -10,6 +10,7 @@
 
 mod expr;
 mod memory;
+mod phases;
 mod thread;
 mod tiles;
 
@@ -17,12 +18,14 @@ use super::races::Shadow;
 use crate::dim::{Dim, Sym};
 use crate::dtype::DType;
 use crate::error::{Error, Result};
-use crate::kernel::{Expr, Kernel, Level, LoopKind, Scope, Stmt};
+use crate::kernel::{Event, Expr, Kernel, Level, LoopKind, Phase, Scope, Stmt};
 use crate::op::Rng;
 use crate::target::MatrixUnit;
 use crate::tensor::Tensor;
 use crate::{bail, ensure};
 use memory::Array;
+use phases::Barrier;
+use std::collections::VecDeque;
 use thread::{Binding, Thread};
 
 /// How many statements a kernel may execute before it is taken to run forever.
@@ -118,6 +121,9 @@ struct Machine {
     block: u32,
     epoch: u32,
     last_thread: u32,
+    /// What threads that feed others are yet to do, and whether that is being listed.
+    fed: Option<VecDeque<phases::Step>>,
+    is_recording: bool,
 }
 
 impl Machine {
@@ -130,6 +136,8 @@ impl Machine {
             block: 0,
             epoch: 0,
             last_thread: 0,
+            fed: None,
+            is_recording: false,
         }
     }
 
@@ -151,6 +159,10 @@ impl Machine {
                 bail!("a buffer ends before group {}, which uses it, is waited for", group.token);
             }
         }
+        if let Some(a) = self.arrays[n_arrays..].iter().find(|a| a.barriers.values().any(Barrier::is_awaited))
+        {
+            bail!("copies to {} are never waited for", a.name);
+        }
         self.arrays.truncate(n_arrays);
         Ok(())
     }
@@ -171,7 +183,12 @@ impl Machine {
                 self.epoch += 1;
                 Ok(())
             }
-            _ => match together(s) {
+            Stmt::If { cond, then, other } if threads.len() > 1 && phases::is_parting(then, other) => {
+                self.part(cond, [then, other], threads)
+            }
+            _ => match together(s)
+                .map(|of| if self.is_recording { of.min(Together::Threads(WARP)) } else { of })
+            {
                 _ if threads.len() <= 1 => threads.iter_mut().try_for_each(|t| self.single(s, t)),
                 Some(Together::All) => self.lockstep(s, threads),
                 Some(Together::Threads(n)) => {
@@ -242,6 +259,8 @@ impl Machine {
                 }
                 Ok(())
             }
+            Stmt::Phase(p) => self.phase(p, threads),
+            Stmt::Fetch(f) => self.fetch(f, threads[0]),
             Stmt::Mma(m) => self.mma(m, threads),
             Stmt::Copy(c) => threads.iter_mut().try_for_each(|t| self.copy(c, t)),
             Stmt::Shuffle { var, value, lane } => self.shuffle(var, value, lane, threads),
@@ -282,10 +301,12 @@ impl Machine {
                 Ok(())
             }
             Stmt::Wait { token, pending } => self.wait(token, *pending as usize, t),
+            Stmt::Phase(p) => self.phase(p, &mut [t]),
+            Stmt::Fetch(f) => self.fetch(f, t),
             Stmt::Mma(m) => self.mma(m, &mut [t]),
             Stmt::Shuffle { var, value, lane } => self.shuffle(var, value, lane, &mut [t]),
             // A hint without effect, whatever its address.
-            Stmt::Call { name, .. } if name == "prefetch" => Ok(()),
+            Stmt::Call { name, .. } if name == "prefetch" || name == "registers" => Ok(()),
             Stmt::Call { name, .. } => bail!("unknown intrinsic {name}"),
         }
     }
@@ -366,8 +387,8 @@ fn together(s: &Stmt) -> Option<Together> {
     let of = |stmts: &[Stmt]| stmts.iter().filter_map(together).max();
     let unit = |name: &str| Together::Threads(MatrixUnit::named(name).map_or(WARP, |u| u.threads));
     match s {
-        Stmt::Barrier(_) => Some(Together::All),
-        Stmt::Shuffle { .. } => Some(Together::Threads(WARP)),
+        Stmt::Barrier(_) | Stmt::Phase(Phase { event: Event::Wait { .. }, .. }) => Some(Together::All),
+        Stmt::Shuffle { .. } | Stmt::Phase(_) | Stmt::Fetch(_) => Some(Together::Threads(WARP)),
         Stmt::Mma(m) => m.operands().iter().any(|(_, tile)| tile.is_fragment()).then(|| unit(&m.intrinsic)),
         Stmt::Copy(c) => (c.dst.is_fragment() || c.src.is_fragment()).then_some(Together::Threads(WARP)),
         Stmt::For { body, .. } | Stmt::While { body, .. } => of(body),

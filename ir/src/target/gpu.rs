@@ -52,20 +52,25 @@ impl Target {
             peak: 989e12,
         });
         t.matrix.extend(warp_group_units(989e12));
-        // The tensor memory accelerator: tiles of any extents.
-        let by_tensor = |from, to| Move {
-            from,
-            to,
+        // Part of shared memory; the rest is for barriers.
+        t.spaces.push(Space {
+            scope: Scope::Swizzled,
+            bytes: Some(226 << 10),
+            alignment: 1024,
+            is_addressable: false,
+        });
+        // The tensor memory accelerator: boxes of arrays.
+        t.moves.push(Move {
+            from: Scope::Global,
+            to: Scope::Swizzled,
             is_async: true,
-            alignment: [16, 16],
+            alignment: [16, 1024],
             sizes: Vec::new(),
             columns: 1,
             transposes: Vec::new(),
             converts: Vec::new(),
             bandwidth: 9e12 / 132.0,
-        };
-        t.moves.push(by_tensor(Scope::Global, Scope::Shared));
-        t.moves.push(by_tensor(Scope::Shared, Scope::Global));
+        });
         t
     }
 }
@@ -171,11 +176,12 @@ fn warp_group_units(peak: f64) -> Vec<MatrixUnit> {
     let unit = |(name, c, ab, precision, speed): (&str, DType, DType, u32, f64)| {
         let k = 32 / ab.size() as u32;
         let step = if ab == DType::I8 { 16 } else { 8 };
+        let factors = || vec![Scope::Shared, Scope::Swizzled];
         MatrixUnit {
             name: format!("wgmma_k{k}_{name}"),
             extents: [Extents::just(64), Extents { step, most: 256 }, Extents::just(k)],
             dtypes: [c, ab, ab],
-            scopes: [vec![Scope::Register], vec![Scope::Shared], vec![Scope::Shared]],
+            scopes: [vec![Scope::Register], factors(), factors()],
             fractals: None,
             precision,
             threads: 128,

@@ -12,6 +12,7 @@ mod parse_graph;
 mod print_graph;
 
 mod parse_kernel;
+mod phase;
 mod print_compute;
 mod print_kernel;
 mod tile;

@@ -19,7 +19,7 @@
 
 use super::lex::Token;
 use super::parser::Parser;
-use super::tile;
+use super::{phase, tile};
 use crate::compute::ReduceOp;
 use crate::dim::{Range, Sym};
 use crate::dtype::DType;
@@ -186,6 +186,8 @@ fn stmt(p: &mut Parser<'_>, names: &mut Names) -> Result<Stmt> {
             p.expect_word("pending")?;
             Ok(Stmt::Wait { token, pending: p.integer("a number of copies")? })
         }
+        "begin" | "arrive" | "await" => phase::phase(p, word).map(Stmt::Phase),
+        "fetch" => phase::fetch(p).map(Stmt::Fetch),
         "mma" => tile::mma(p, names).map(Stmt::Mma),
         "call" => {
             let name = p.global("an intrinsic's name, such as @prefetch")?;

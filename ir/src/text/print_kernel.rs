@@ -88,6 +88,7 @@ impl Scope {
         Scope::Register,
         Scope::Stack,
         Scope::Shared,
+        Scope::Swizzled,
         Scope::L1,
         Scope::Ub,
         Scope::L0A,
@@ -103,6 +104,7 @@ impl Scope {
             Scope::Register => "register",
             Scope::Stack => "stack",
             Scope::Shared => "shared",
+            Scope::Swizzled => "swizzled",
             Scope::L1 => "l1",
             Scope::Ub => "ub",
             Scope::L0A => "l0a",
@@ -204,6 +206,8 @@ impl Printer {
             Stmt::Copy(c) => write!(f, "{c}"),
             Stmt::Commit { token } => write!(f, "commit {token}"),
             Stmt::Wait { token, pending } => write!(f, "wait {token} pending {pending}"),
+            Stmt::Phase(p) => write!(f, "{p}"),
+            Stmt::Fetch(c) => write!(f, "{c}"),
             Stmt::Mma(m) => write!(f, "{m}"),
             Stmt::Shuffle { var, value, lane } => {
                 f.write_str("let ")?;

@@ -135,7 +135,7 @@ fn extent(p: &mut Parser<'_>) -> Result<[Dim; 2]> {
     })
 }
 
-fn tile(p: &mut Parser<'_>) -> Result<Tile> {
+pub(super) fn tile(p: &mut Parser<'_>) -> Result<Tile> {
     let buffer = p.sym("a buffer's name")?;
     p.expect("[")?;
     let first = p.dim()?;

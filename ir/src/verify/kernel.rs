@@ -1,6 +1,7 @@
 //! Verifies kernels, whatever machine they are for.
 
 mod expr;
+mod phases;
 mod threads;
 mod tiles;
 
@@ -30,6 +31,8 @@ use threads::Spread;
 ///   of intrinsics are addresses at most and are not accessed.
 /// - *Tiles.* Copies write no fewer rows and columns than they read. A fragment is in registers and is an operand of
 ///   its instruction. What is asynchronous belongs to groups that are closed and waited for somewhere.
+/// - *Phases.* A barrier of phases is an element of an array of `u64` in shared memory. The array that a box is copied of lies
+///   within its buffer.
 /// - *Threads.* Barriers are about memory that threads share. All threads of a block come to a barrier, all of a warp to
 ///   what a warp does together: no condition or extent of a loop around differs between them.
 ///
@@ -204,6 +207,8 @@ impl Checker {
             }
             Stmt::Copy(c) => self.copy(c),
             Stmt::Commit { .. } | Stmt::Wait { .. } => {}
+            Stmt::Phase(p) => self.phase(p),
+            Stmt::Fetch(f) => self.fetch(f),
             Stmt::Mma(m) => self.mma(m),
             Stmt::Call { args, .. } => {
                 // Addresses, whose bounds don't matter.

@@ -23,6 +23,8 @@ use std::collections::BTreeMap;
 /// - *Barriers and shuffles.* They are about memory that the target has, and among threads of a warp.
 /// - *Copies.* An asynchronous copy, and one that expressions couldn't make, is one of the target's: of its sizes,
 ///   conversions, and with rows or blocks that begin at multiples of its alignment.
+/// - *Boxes.* A box has rows of 128 bytes, one after the other in swizzled memory, and no more than the target takes; the
+///   array that it is of begins, as does each of its rows, at a multiple of 16 bytes.
 /// - *Matrix instructions.* They are in the target's table, with the extents, element types, memories and blocks that
 ///   it gives. They are executed by as many threads as it says, and belong to a group exactly if they are asynchronous.
 pub fn machine(k: &Kernel, target: &Target) -> Vec<String> {
@@ -133,6 +135,12 @@ impl<'a> Checker<'a> {
                 let name = &self.target.name;
                 self.check(has_groups, format_args!("{name} has no asynchronous copies"));
             }
+            Stmt::Phase(_) => {
+                let is_there = self.target.moves.iter().any(|m| m.to == Scope::Swizzled);
+                let name = &self.target.name;
+                self.check(is_there, format_args!("{name} has no barriers of phases"));
+            }
+            Stmt::Fetch(f) => self.fetch(f),
             Stmt::Mma(m) => self.mma(m),
             Stmt::Shuffle { value, .. } => {
                 self.expr(value);

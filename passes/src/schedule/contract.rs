@@ -4,6 +4,7 @@
 //! (`m`: it moves the factor that is broadcast); the rest are outer loops. Partial tiles at the end of `n` carry masks,
 //! those at the end of `m` are a second, smaller tile.
 
+mod boxes;
 mod choices;
 mod fragments;
 pub mod gpu;

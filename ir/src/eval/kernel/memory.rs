@@ -2,6 +2,7 @@
 //! copies that are on their way.
 
 use super::super::races::{Access, Shadow};
+use super::phases::Barrier;
 use super::{KernelBuffer, Machine, Thread};
 use crate::dim::Sym;
 use crate::dtype::DType;
@@ -25,6 +26,8 @@ pub(super) struct Array {
     pub shadow: Shadow,
     /// Elements that asynchronous copies and matrix instructions use until they are waited for.
     flights: HashMap<usize, Flight>,
+    /// The barriers that elements are.
+    pub barriers: HashMap<usize, Barrier>,
 }
 
 /// What is under way at an element.
@@ -47,7 +50,16 @@ pub(super) enum Verb {
 impl Array {
     pub fn new(b: &Buffer, len: usize, writable: bool, data: Vec<u8>) -> Array {
         let (name, dtype) = (b.name.clone(), b.dtype);
-        Array { name, dtype, len, writable, data, shadow: Shadow::default(), flights: HashMap::new() }
+        Array {
+            name,
+            dtype,
+            len,
+            writable,
+            data,
+            shadow: Shadow::default(),
+            flights: HashMap::new(),
+            barriers: HashMap::new(),
+        }
     }
 }
 
@@ -82,9 +94,31 @@ impl Machine {
         group: Option<&Sym>,
         t: &Thread,
     ) -> Result<usize> {
+        let index = self.check_free(array, at, verb, group, t)?;
         let access = Access { block: self.block, thread: t.id, epoch: self.epoch };
-        let is_shared = self.n_parallel > 0;
+        let is_write = verb == Verb::Writes;
         let a = &mut self.arrays[array];
+        if self.n_parallel > 0 && !a.shadow.record(index, a.len, is_write, access) {
+            let verb = if is_write { "writes" } else { "reads" };
+            bail!(
+                "a race: it {verb} element {at} of {}, which another iteration uses (at {})",
+                a.name,
+                t.place()
+            );
+        }
+        Ok(index)
+    }
+
+    /// The same for what is ordered by other means than barriers of threads.
+    pub(super) fn check_free(
+        &self,
+        array: usize,
+        at: i64,
+        verb: Verb,
+        group: Option<&Sym>,
+        t: &Thread,
+    ) -> Result<usize> {
+        let a = &self.arrays[array];
         let index = usize::try_from(at).ok().filter(|&i| i < a.len);
         let is_write = verb == Verb::Writes;
         let verb = if is_write { "writes" } else { "reads" };
@@ -105,13 +139,6 @@ impl Machine {
                     "it writes element {at} of {name}, which group {token}, not yet waited for, reads (at {place})"
                 )
             }
-        }
-        if is_shared && !a.shadow.record(index, a.len, is_write, access) {
-            bail!(
-                "a race: it {verb} element {at} of {}, which another iteration uses (at {})",
-                a.name,
-                t.place()
-            );
         }
         Ok(index)
     }

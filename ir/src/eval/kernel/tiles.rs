@@ -46,11 +46,11 @@ struct Element {
 
 /// A copy with its operands evaluated.
 #[derive(Clone)]
-struct Transfer {
-    dst: usize,
-    src: usize,
+pub(super) struct Transfer {
+    pub dst: usize,
+    pub src: usize,
     /// Elements of both; where there is no source, the element becomes zero.
-    elements: Vec<(i64, Option<i64>)>,
+    pub elements: Vec<(i64, Option<i64>)>,
 }
 
 impl Group {
@@ -85,7 +85,7 @@ impl Thread {
 
     /// Elements of a tile that this thread has, row by row; where it is spread over threads, with `[r, c]` in the
     /// order of the thread's elements.
-    fn elements(&self, tile: &Tile, [rows, columns]: [i64; 2]) -> Result<Vec<([i64; 2], i64)>> {
+    pub(super) fn elements(&self, tile: &Tile, [rows, columns]: [i64; 2]) -> Result<Vec<([i64; 2], i64)>> {
         let first = self.dim(&tile.first)?;
         let n_elements = rows.max(0).saturating_mul(columns.max(0));
         ensure!(n_elements <= MAX_ELEMENTS, "a tile of {rows} x {columns} elements");

@@ -81,7 +81,7 @@ impl Checker {
     }
 
     /// Whether a tile of so many rows and columns lies within its buffer.
-    fn tile(&mut self, tile: &Tile, extent: &[Dim; 2]) {
+    pub(super) fn tile(&mut self, tile: &Tile, extent: &[Dim; 2]) {
         match &tile.layout {
             Layout::Steps { rows, columns } => self.steps(tile, [rows, columns], extent),
             Layout::Fragment { intrinsic, operand } => self.fragment(tile, intrinsic, *operand, extent),

@@ -2,8 +2,13 @@
 
 use super::Checker;
 use crate::dim::Dim;
-use crate::kernel::{Copy, Layout, Level, Mma, Operand, Scope, Steps, Tile};
+use crate::kernel::{Copy, Fetch, Layout, Level, Mma, Operand, Scope, Steps, Tile};
 use crate::target::{Fractal, MatrixUnit, Move};
+
+/// Bytes of a row of a box, rows of it, and its axes at most.
+const LINE: i64 = 128;
+const BOX: i64 = 256;
+const AXES: usize = 5;
 
 impl Checker<'_> {
     pub(super) fn copy(&mut self, c: &Copy) {
@@ -41,6 +46,36 @@ impl Checker<'_> {
         if let Some(Some(message)) = refusals.first().filter(|_| refusals.iter().all(Option::is_some)) {
             self.fail(format_args!("{of} of {name} from {} to {} memory {message}", src.scope, dst.scope));
         }
+    }
+
+    pub(super) fn fetch(&mut self, f: &Fetch) {
+        let Some(dst) = self.buffer(&f.dst.buffer).cloned() else { return };
+        let name = self.target.name.clone();
+        let Some(m) = self.target.moves(Scope::Global, dst.scope, true).find(|m| m.sizes.is_empty()).cloned()
+        else {
+            return self.fail(format_args!("{name} copies no boxes to {} memory", dst.scope));
+        };
+        let size = dst.dtype.size() as i64;
+        let [rows, columns] = f.extent.map(i64::from);
+        let line = Steps::by(LINE / size);
+        let is_line =
+            matches!(&f.dst.layout, Layout::Steps { rows, columns } if *rows == line && columns.step.is(1));
+        self.check(
+            is_line && columns * size == LINE && rows <= BOX && (2..=AXES).contains(&f.axes.len()),
+            format_args!(
+                "a box has up to {BOX} rows of {LINE} bytes, one after the other, and up to {AXES} axes"
+            ),
+        );
+        let bytes = |d: &Dim, of: u32| d.divisor().saturating_mul(size) % i64::from(of) == 0;
+        let steps = f.axes.iter().skip(1).all(|a| bytes(&a.step, m.alignment[0]));
+        let is_dense = f.axes.first().is_some_and(|a| a.step.is(1));
+        self.check(
+            is_dense && steps && bytes(&f.src.at, m.alignment[0]) && bytes(&f.dst.first, m.alignment[1]),
+            format_args!(
+                "it isn't proved that arrays and their rows begin at multiples of {} bytes, and boxes at multiples of {}",
+                m.alignment[0], m.alignment[1]
+            ),
+        );
     }
 
     fn fragment_threads(&mut self, c: &Copy) {

@@ -9,6 +9,7 @@
 use super::super::Frame;
 use super::super::nest::Nest;
 use super::super::reduce::{lanes_at, register};
+use super::boxes;
 use super::fragments::Pair;
 use super::gpu::{cost, fits, store_pair};
 use super::product::{Matrix, Product, product};
@@ -25,8 +26,9 @@ use aic_ir::target::{MatrixUnit, Target};
 const TILES: [[u32; 2]; 4] = [[128, 256], [128, 128], [64, 128], [64, 64]];
 
 /// Rows that a warp group has, and its threads.
-const ROWS: i64 = 64;
+pub(super) const ROWS: i64 = 64;
 const THREADS: i64 = 128;
+pub(super) const GROUP_WARPS: i64 = THREADS / 32;
 
 /// Elements of a row of 16 bytes, and rows of a matrix.
 const CHUNK: i64 = 8;
@@ -46,10 +48,12 @@ pub fn choose(nest: &Nest, target: &Target) -> Option<Schedule> {
         [0, 1].iter().all(|k| p.axes[*k].extent.as_const().is_none_or(|n| 2 * n > i64::from(tile[*k])))
     };
     let k = 4 * unit.extents[2].step;
+    let blocks = target.level(LoopKind::Bind(Level::Block(0))).map_or(0, |l| l.units);
+    let cores = if boxes::fits(&p) { blocks } else { 0 };
     let of = |[m, n]: &[u32; 2]| {
         let tile = |place, m, buffers| schedule::Tile { place, extent: [m, *n, k], buffers };
         let tiles = vec![tile(Place::Block, *m, STAGES), tile(Place::Warp, ROWS as u32, 1)];
-        Schedule { unit: unit.name.clone(), tiles, ..Schedule::new(Class::Contract, 1) }
+        Schedule { unit: unit.name.clone(), tiles, cores, ..Schedule::new(Class::Contract, 1) }
     };
     let all = TILES.iter().filter(is_used).map(of).filter(|s| fits(nest, s, target));
     all.min_by(|a, b| cost(nest, a, target).total_cmp(&cost(nest, b, target)))
@@ -72,44 +76,48 @@ pub fn body(p: &Product, s: &Schedule, frame: &mut Frame) -> Vec<Stmt> {
     let mut ranges = Bounds::new();
     ranges.loop_var(&Sym::new("warp"), &0.into(), &(4 * n_groups).into());
     ranges.loop_var(&Sym::new("thread"), &0.into(), &32.into());
-    Groups { p, unit, block, stages: tile.buffers.into(), grid: p.grid([m, n]), n_groups, ranges }
-        .blocks(frame)
+    let g = Groups { p, unit, block, stages: tile.buffers.into(), grid: p.grid([m, n]), n_groups, ranges };
+    match s.cores {
+        0 => g.blocks(frame),
+        blocks => boxes::body(&g, blocks.into(), frame),
+    }
 }
 
-struct Groups<'a> {
-    p: &'a Product<'a>,
-    unit: &'a MatrixUnit,
+#[derive(Clone)]
+pub(super) struct Groups<'a> {
+    pub p: &'a Product<'a>,
+    pub unit: &'a MatrixUnit,
     /// Rows, columns and terms of a block's tile.
-    block: [i64; 3],
-    stages: i64,
-    grid: Grid,
-    /// Warp groups of a block.
-    n_groups: i64,
+    pub block: [i64; 3],
+    pub stages: i64,
+    pub grid: Grid,
+    /// Warp groups of a block that multiply.
+    pub n_groups: i64,
     /// What is known of the numbers of warps and threads.
-    ranges: Bounds,
+    pub ranges: Bounds,
 }
 
 /// A factor's tile in shared memory.
 #[derive(Clone, Copy)]
-struct Factor<'a> {
-    matrix: &'a Matrix,
+pub(super) struct Factor<'a> {
+    pub matrix: &'a Matrix,
     /// The factor, and its axis of rows or columns.
-    own: usize,
+    pub own: usize,
 }
 
 impl Factor<'_> {
-    fn buffer(&self) -> Sym {
+    pub fn buffer(&self) -> Sym {
         Sym::new(["ta", "tb"][self.own])
     }
 
     /// The axes of its rows and columns in global memory.
-    fn axes(&self) -> [usize; 2] {
+    pub fn axes(&self) -> [usize; 2] {
         if self.matrix.rows_are_k { [2, self.own] } else { [self.own, 2] }
     }
 }
 
 impl Groups<'_> {
-    fn factors(&self) -> [Factor<'_>; 2] {
+    pub fn factors(&self) -> [Factor<'_>; 2] {
         self.p.factors().map(|(matrix, own)| Factor { matrix, own })
     }
 
@@ -129,7 +137,7 @@ impl Groups<'_> {
     }
 
     /// Elements of a step's tile.
-    fn len(&self, f: Factor) -> i64 {
+    pub fn len(&self, f: Factor) -> i64 {
         self.block[f.own] * self.block[2]
     }
 
@@ -140,13 +148,18 @@ impl Groups<'_> {
 
     /// What a thread does.
     fn thread(&self, frame: &mut Frame) -> Vec<Stmt> {
-        let (acc, len, i) = (self.unit.dtype(Operand::C), self.accumulators(), Sym::new("i"));
-        let zero = Expr::Broadcast(Expr::Const(acc, Scalar::zero(acc)).into(), 4);
-        let clear = Stmt::store(&Sym::new("acc"), lanes_at(Dim::sym(&i) * 4.into(), 4), zero);
-        let mut out = vec![register(&Sym::new("acc"), acc, len), unroll(&i, len / 4, vec![clear])];
+        let mut out = self.cleared();
         out.extend(self.steps());
         out.extend(self.epilogue(frame));
         out
+    }
+
+    /// Accumulators that are zero.
+    pub fn cleared(&self) -> Vec<Stmt> {
+        let (acc, len, i) = (self.unit.dtype(Operand::C), self.accumulators(), Sym::new("i"));
+        let zero = Expr::Broadcast(Expr::Const(acc, Scalar::zero(acc)).into(), 4);
+        let clear = Stmt::store(&Sym::new("acc"), lanes_at(Dim::sym(&i) * 4.into(), 4), zero);
+        vec![register(&Sym::new("acc"), acc, len), unroll(&i, len / 4, vec![clear])]
     }
 
     /// Accumulators of a thread.
@@ -168,7 +181,7 @@ impl Groups<'_> {
         // A step's tiles are there for all threads, and all products but those of the step before are done.
         let mut body = vec![wait(&copies, ahead - 1), Stmt::Barrier(Scope::Shared)];
         body.extend(bring(&(step.clone() + ahead.into())));
-        body.push(self.products(&step, &products));
+        body.push(self.products(&products, |f, kk| self.operand(f, &step, kk)));
         body.push(Stmt::Commit { token: products.clone() });
         body.push(wait(&products, 1));
         vec![
@@ -201,10 +214,10 @@ impl Groups<'_> {
         )
     }
 
-    /// A step's products.
-    fn products(&self, step: &Dim, token: &Sym) -> Stmt {
+    /// A step's products of what `operand` gives for a factor and a part of the terms.
+    pub fn products(&self, token: &Sym, operand: impl Fn(Factor, &Dim) -> Tile) -> Stmt {
         let (kk, depth) = (Sym::new("kk"), i64::from(self.unit.extents[2].step));
-        let [a, b] = self.factors().map(|f| self.operand(f, step, &Dim::sym(&kk)));
+        let [a, b] = self.factors().map(|f| operand(f, &Dim::sym(&kk)));
         let mma = Mma {
             intrinsic: self.unit.name.clone(),
             extent: [ROWS as u32, self.block[1] as u32, depth as u32],
@@ -236,7 +249,7 @@ impl Groups<'_> {
     }
 
     /// What is stored: two neighbours in a row at a time, as a thread holds them.
-    fn epilogue(&self, frame: &mut Frame) -> Vec<Stmt> {
+    pub fn epilogue(&self, frame: &mut Frame) -> Vec<Stmt> {
         let (j, half, thread) = (Sym::new("j"), Sym::new("half"), Dim::named("thread"));
         let row = Dim::named("warp") * 16.into() + Dim::sym(&half) * 8.into() + thread.floor_div(&4.into());
         let column = Dim::sym(&j) * 8.into() + thread.modulo(&4.into()) * 2.into();

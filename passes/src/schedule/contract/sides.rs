@@ -107,6 +107,7 @@ impl Sides<'_> {
 }
 
 /// The blocks of a GPU: along x for columns, along y for rows, along z for the batch.
+#[derive(Clone)]
 pub(super) struct Grid {
     extents: [Dim; 3],
     /// The first row and column of the block's tile.
@@ -124,6 +125,21 @@ impl Grid {
         let origin = [index("bm", rows) * tile[0].into(), index("bn", columns) * tile[1].into()];
         let batch = batch(&index("bz", n_batch));
         Grid { extents, origin, batch }
+    }
+
+    /// The same for blocks that take tiles in turn: the one whose number is the variable `tile`.
+    pub fn in_turn(
+        extents: &[Dim; 3],
+        tile: [i64; 2],
+        batch: impl FnOnce(&Dim) -> HashMap<Sym, Dim>,
+    ) -> Grid {
+        let [columns, rows, n_batch] = extents;
+        let number = Dim::named("tile");
+        let row = number.floor_div(columns);
+        let of = |index: Dim, extent: &Dim| if extent.is(1) { 0.into() } else { index.modulo(extent) };
+        let at = [of(row.clone(), rows) * tile[0].into(), of(number, columns) * tile[1].into()];
+        let batch = batch(&of(row.floor_div(rows), n_batch));
+        Grid { extents: extents.clone(), origin: at, batch }
     }
 
     /// The loops over blocks around what a block does; one of one iteration is left out.
