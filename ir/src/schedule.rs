@@ -39,7 +39,7 @@ pub struct Schedule {
     /// each term a row of columns; zeros fill the last panel. 0 where the factor is read as it is.
     pub pack: u32,
     /// Terms of the sum ahead of which a packed factor is asked for from memory, or rows ahead of which a staged kernel
-    /// asks for what it reads several times; 0 where it is left to the caches.
+    /// asks for what it reads several times, or panels ahead in Winograd's products; 0 where it is left to the caches.
     pub ahead: u32,
     /// The matrix instruction of a contraction; empty for none.
     pub unit: String,

@@ -141,9 +141,11 @@ fn block_rows(n: i64, outer: i64) -> i64 {
     evenly.unwrap_or(if enough(24) { 24 } else { fewest })
 }
 
-/// Whether a register tile has sums enough that the next term needn't wait for the last one, if it had them before.
+/// Whether a register tile has sums enough that the next term needn't wait for the last one, and no more to load than to
+/// multiply, if it was so before.
 fn is_large(s: &Schedule, before: &Schedule) -> bool {
-    s.mr * s.nr >= (before.mr * before.nr).min(LEAST_SUMS)
+    let is_fed = |s: &Schedule| s.mr + s.nr <= s.mr * s.nr;
+    s.mr * s.nr >= (before.mr * before.nr).min(LEAST_SUMS) && (is_fed(s) || !is_fed(before))
 }
 
 /// The loops of a staged kernel.

@@ -126,7 +126,8 @@ impl Plan {
         })
     }
 
-    /// Vectors of channels, rows of tiles in a block, and the register tile of the products.
+    /// Vectors of channels, rows of tiles in a block, the register tile of the products, and whether the next panel of
+    /// filters is asked for.
     pub fn schedule(&self, target: &Target) -> Option<Schedule> {
         let lanes = i64::from(target.lanes(4));
         if self.block % lanes != 0 || self.filters % lanes != 0 {
@@ -148,11 +149,14 @@ impl Plan {
         let panels = self.filters / (nr * lanes);
         let parts = if rows >= self.tile_rows && panels % 2 == 0 { 2 } else { 1 };
         let s = Schedule::new(Class::Winograd, lanes as u32);
+        // Fewer stay in the cache from block to block.
+        let asks = 8 * domain * self.channels * self.filters > cache;
         Some(Schedule {
             mr: mr as u32,
             nr: nr as u32,
             kc: rows as u32,
             panel: (self.filters / parts) as u32,
+            ahead: u32::from(asks),
             ..s
         })
     }
@@ -175,17 +179,18 @@ impl Plan {
             Knob::new(None, Field::Nr, divisors(self.block / i64::from(s.lanes), 1)),
             Knob::new(None, Field::Kc, rows.collect()),
             Knob::new(None, Field::Panel, parts.collect()),
+            Knob::new(None, Field::Ahead, vec![0, 1]),
         ]
     }
 
     /// Whether a schedule evaluates it, with the bits of the schedule `like`.
     pub fn allows(&self, like: &Schedule, s: &Schedule, target: &Target) -> bool {
         let [lanes, mr, nr, rows, panel] = [s.lanes, s.mr, s.nr, s.kc, s.panel].map(i64::from);
-        let only = Schedule { mr: s.mr, nr: s.nr, kc: s.kc, panel: s.panel, ..like.clone() };
+        let only = Schedule { mr: s.mr, nr: s.nr, kc: s.kc, panel: s.panel, ahead: s.ahead, ..like.clone() };
         let is_tile = (1..=i64::from(MOST.0)).contains(&mr) && nr > 0 && (self.block / lanes) % nr == 0;
         let is_part = panel > 0 && self.filters % panel == 0 && panel % (nr.max(1) * lanes) == 0;
         let is_block = (1..=self.tile_rows).contains(&rows) && self.has_room(rows, lanes, target);
-        only == *s && is_tile && is_part && is_block
+        only == *s && s.ahead <= 1 && is_tile && is_part && is_block
     }
 
     /// What a schedule should cost.
@@ -350,8 +355,19 @@ impl<'a> Maker<'a> {
         let at_u = row_of_u * plan.block.into() + within * (nr * lanes).into();
         let at_v = Dim::sym(&a) * self.apart(&self.elements).into();
         let at_m = Dim::sym(&a) * self.apart(&self.products).into() + Dim::sym(&jb) * (nr * lanes).into();
+        // Where the next panel of filters begins, of which every term of a tile asks for a share.
+        let next = Dim::sym(&a) * panels.into() + Dim::sym(&jb) + 1.into();
+        let next = at_u.subst(&|s| match s {
+            s if *s == a => Some(next.floor_div(&panels.into())),
+            s if *s == jb => Some(next.modulo(&panels.into())),
+            s if *s == c => Some(0.into()),
+            _ => None,
+        });
+        let n_tiles = (tiles + mr - 1) / mr;
+        let share = (nr * lanes + n_tiles - 1) / n_tiles;
+        let asks = self.s.ahead > 0;
         let filters = self.filters();
-        let mut tile = |r0: Dim, count: i64| {
+        let mut tile = |k: Dim, r0: Dim, count: i64| {
             let product = Product {
                 lanes: self.s.lanes,
                 rows: count,
@@ -364,16 +380,17 @@ impl<'a> Maker<'a> {
                 matrix_step: plan.block,
                 results: (&self.products.name, at_m.clone() + r0 * filters.into()),
                 result_step: filters,
+                ask: asks.then(|| next.clone() + (k * plan.channels.into() + Dim::sym(&c)) * share.into()),
             };
             product.statements(self.frame.next())
         };
         let mut body = Vec::new();
         if tiles / mr > 0 {
-            let whole = tile(Dim::sym(&it) * mr.into(), mr);
+            let whole = tile(Dim::sym(&it), Dim::sym(&it) * mr.into(), mr);
             body.push(Stmt::serial(&it, (tiles / mr).into(), whole));
         }
         if tiles % mr > 0 {
-            body.extend(tile((tiles / mr * mr).into(), tiles % mr));
+            body.extend(tile((tiles / mr).into(), (tiles / mr * mr).into(), tiles % mr));
         }
         let body = vec![Stmt::serial(&jb, panels.into(), body)];
         vec![Stmt::serial(&a, self.domain().into(), body)]
@@ -413,6 +430,8 @@ struct Product<'a> {
     matrix_step: i64,
     results: (&'a Sym, Dim),
     result_step: i64,
+    /// The element of the matrix whose line a term asks for.
+    ask: Option<Dim>,
 }
 
 impl Product<'_> {
@@ -441,10 +460,14 @@ impl Product<'_> {
             vector(&acc, slot.clone()).expr,
         ];
         let sum = Stmt::store(&acc, lanes_at(slot.clone(), self.lanes), Expr::call(ScalarFn::Fma, factors));
-        let term = vec![
+        let mut term = vec![
             unroll(&j, self.vectors, load),
             unroll(&i, self.rows, vec![bound, unroll(&j, self.vectors, vec![sum])]),
         ];
+        term.extend(self.ask.iter().map(|at| {
+            let args = vec![Expr::load(self.matrix.0, at.clone()), Expr::int(2)];
+            Stmt::Call { name: "prefetch".into(), args }
+        }));
         let at = self.results.1.clone() + Dim::sym(&i) * self.result_step.into() + column;
         let end = Stmt::store(self.results.0, lanes_at(at, self.lanes), vector(&acc, slot.clone()).expr);
         vec![
