@@ -95,6 +95,54 @@ fn machine_code_of_warp_groups() {
     assert_eq!((count("USETMAXREG"), count("BAR.SYNC"), count("LDGSTS")), (2, 1, 0), "{code}");
 }
 
+/// The launcher on a driver that prints what it is asked for: boxes of two matrices, of which one has an unknown number of
+/// rows, and of two batches of them.
+#[test]
+fn maps_of_boxes() {
+    let product = "graph(%0: f16[rows,72], %1: f16[72,136]) -> f16[rows,136] { %2 = matmul %0 %1 return %2 }";
+    assert_eq!(
+        printed(product, "{104,72},{72,136}", 4),
+        "map 0: type 6, swizzle 3: 64 of 72 64 of 104 by 144 bytes\n\
+         map 1: type 6, swizzle 3: 64 of 136 64 of 72 by 272 bytes\n\
+         4 x 1 x 1 blocks of 256 x 1 x 1 threads, 98560 bytes, map 0 is 0 bytes behind buffer 0, map 1 is 0 bytes behind buffer 1\n"
+    );
+    let batch = "graph(%0: f16[3,40,72], %1: f16[3,72,136]) -> f16[3,40,136] { %2 = matmul %0 %1 return %2 }";
+    assert_eq!(
+        printed(batch, "{3,40,72},{3,72,136}", 3),
+        "map 0: type 6, swizzle 3: 64 of 72 64 of 40 by 144 bytes 1 of 3 by 5760 bytes\n\
+         map 1: type 6, swizzle 3: 64 of 136 64 of 72 by 272 bytes 1 of 3 by 19584 bytes\n\
+         9 x 1 x 1 blocks of 256 x 1 x 1 threads, 65792 bytes, map 0 is 0 bytes behind buffer 0, map 1 is 0 bytes behind buffer 1\n"
+    );
+}
+
+/// What the driver of `cuda/driver.c` prints as a model for `sm_90a` runs on inputs of these dims.
+fn printed(graph: &str, dims: &str, first_map: usize) -> String {
+    let folder = tempfile::tempdir().unwrap();
+    let put = |name: &str, text: &str| std::fs::write(folder.path().join(name), text).unwrap();
+    put("model.aic", graph);
+    let at = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
+    let (ok, said) = aic(&["compile", &at("model.aic"), "--target", "ptx:sm_90a", "-o", &at("")]);
+    assert!(ok, "{said}");
+    put("driver.c", include_str!("cuda/driver.c"));
+    put("main.c", include_str!("cuda/main.c"));
+    let rank = dims.split('}').next().unwrap().split(',').count();
+    let defined = [format!("-DDIMS={dims}"), format!("-DRANK={rank}"), format!("-DFIRST_MAP={first_map}")];
+    for files in [
+        &["-shared", "-fPIC", "driver.c", "-o", "libcuda.so.1"][..],
+        &["main.c", "model.c", "-o", "main", "-ldl"],
+    ] {
+        let mut cc = Command::new("cc");
+        cc.args(["-O1", "-Wall", "-Wextra", "-Werror"]).args(&defined).args(files).current_dir(folder.path());
+        let built = cc.output().unwrap();
+        assert!(built.status.success(), "{}", String::from_utf8_lossy(&built.stderr));
+    }
+    let ran =
+        Command::new(folder.path().join("main")).env("LD_LIBRARY_PATH", folder.path()).output().unwrap();
+    let said = String::from_utf8_lossy(&ran.stdout).into_owned();
+    assert!(ran.status.success(), "{said}");
+    said
+}
+
 #[test]
 fn run_on_the_emulator() {
     let folder = tempfile::tempdir().unwrap();
