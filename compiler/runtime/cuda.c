@@ -198,6 +198,9 @@ static int32_t encode(aic_session *s, const model_kernel *k, int64_t i, const in
     uint64_t extents[MAX_AXES], strides[MAX_AXES];
     uint32_t boxed[MAX_AXES], one[MAX_AXES];
     for (int axis = 0; axis < m.rank; axis++) {
+        if (m.extents[axis] > INT32_MAX)
+            return fail(s->error, AIC_INVALID, "kernel %s: an axis of %lld elements is too long for a tensor map", k->name,
+                        (long long)m.extents[axis]);
         extents[axis] = (uint64_t)m.extents[axis];
         strides[axis] = (uint64_t)(m.steps[axis] * m.element);
         boxed[axis] = axis < 2 ? m.boxed[axis] : 1;

@@ -6,6 +6,7 @@
 use aic_backends::emulate::{Arg, Buffer, Emulator, Launch, Options, Swizzle, TensorMap};
 use aic_backends::ptx;
 use aic_ir::dim::{Dim, Sym};
+use aic_ir::ensure;
 use aic_ir::error::{Error, Result};
 use aic_ir::eval::{self, KernelBuffer};
 use aic_ir::kernel::Kernel;
@@ -102,7 +103,12 @@ fn map(m: &ptx::BoxMap, value: &dyn Fn(&Sym) -> Option<i64>) -> Result<Arg> {
         let found = d.eval(&value).filter(|n| *n >= 0);
         found.ok_or_else(|| Error::new(format!("the array that boxes are copied of has {d} elements")))
     };
-    let extents = m.axes.iter().map(|(n, _)| Ok(of(n)? as u32)).collect::<Result<Vec<_>>>()?;
+    let extent = |n: &Dim| -> Result<u32> {
+        let n = of(n)?;
+        ensure!(n <= i32::MAX.into(), "an axis of {n} elements is too long for a tensor map");
+        Ok(n as u32)
+    };
+    let extents = m.axes.iter().map(|(n, _)| extent(n)).collect::<Result<Vec<_>>>()?;
     let steps = m.axes[1..].iter().map(|(_, n)| Ok((of(n)? * size) as u64)).collect::<Result<Vec<_>>>()?;
     let mut boxed = vec![1; extents.len()];
     boxed[..2].copy_from_slice(&m.extent);
