@@ -427,42 +427,39 @@ fn the_digits_classifier_and_its_artifact() {
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 
-/// Checks a network on inputs of some seeds, as `aic verify` does; nothing is left to the host.
-fn check_network(graph: &Graph, seeds: &[u64]) {
+/// Checks a network on the inputs of a seed, as `aic verify` does; so many steps are the host's.
+fn check_network(graph: &Graph, seed: u64, n_on_host: usize) {
     let options = driver::Options { device: Some(Target::ascend_910b3()), ..driver::Options::default() };
     let load = |p: &Program, _: &driver::Options| {
         let compiled = ascend::compile(p.clone(), &Target::ascend_910b3())?;
         let on_host = compiled.steps.iter().filter(|s| matches!(s, Step::Host { .. })).count();
-        assert_eq!(on_host, 0, "{} steps are the host's", graph.name);
+        assert_eq!(on_host, n_on_host, "{} steps are the host's", graph.name);
         println!("{}: {} steps of {} kernels", graph.name, compiled.steps.len(), compiled.kernels.len());
         let model = ascend::Model::new(compiled, Settings::default())?;
         Ok(Box::new(move |x: &[Tensor]| model.run(x)) as verify::Run)
     };
     let compiler = Compiler::new(&options, &load).unwrap();
-    for seed in seeds {
-        let case = verify::generate(graph, *seed, options.numerics, false).unwrap();
-        let known = ascend::specialise(graph, &case.inputs).unwrap();
-        for found in verify::outputs(&known, &compiler, &[case]).unwrap().iter().flatten() {
-            println!(
-                "  {}: {:.1e} of the largest, {:.3} of the tolerance",
-                found.name, found.max_rel, found.ratio
-            );
-            assert!(!found.is_wrong(), "{found}");
-        }
+    let case = verify::generate(graph, seed, options.numerics, false).unwrap();
+    let known = ascend::specialise(graph, &case.inputs).unwrap();
+    for found in verify::outputs(&known, &compiler, &[case]).unwrap().iter().flatten() {
+        println!("  {:.1e} of the largest, {:.3} of the tolerance", found.max_rel, found.ratio);
+        assert!(!found.is_wrong(), "{found}");
     }
 }
 
 #[test]
 fn squeezenet() {
-    check_network(&networks::squeezenet(), &[1]);
+    check_network(&networks::squeezenet(), 1, 0);
 }
 
 #[test]
 fn transformer() {
-    check_network(&networks::transformer(), &[0, 1]);
+    // Of one token, whose attention has a maximum of one element in each layer.
+    check_network(&networks::transformer(), 0, 2);
+    check_network(&networks::transformer(), 1, 0);
 }
 
 #[test]
 fn mobilenet() {
-    check_network(&networks::mobilenet(), &[1]);
+    check_network(&networks::mobilenet(), 1, 0);
 }
