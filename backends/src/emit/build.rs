@@ -97,6 +97,7 @@ pub(crate) const MAX_STEP: i64 = 1 << 16;
 /// A factor in shared memory, in matrices of eight rows of 16 bytes that follow one another, or of 128 bytes that are
 /// swizzled.
 #[derive(Clone, Copy, Debug)]
+#[cfg_attr(not(feature = "llvm"), expect(dead_code, reason = "code for GPUs is made by LLVM"))]
 pub(crate) struct Matrices<A> {
     pub first: A,
     /// Bytes from matrix to matrix along the contracted axis, and along the other one; the other way round where they are

@@ -13,7 +13,7 @@ fn is_of_one(s: &Stmt) -> bool {
     match s {
         Stmt::Fetch(_) => true,
         Stmt::Phase(p) => !matches!(p.event, Event::Wait { .. }),
-        Stmt::For { kind: LoopKind::Unroll, body, .. } => body.iter().all(is_of_one),
+        Stmt::For { kind: LoopKind::Unroll, body, .. } => !body.is_empty() && body.iter().all(is_of_one),
         _ => false,
     }
 }
