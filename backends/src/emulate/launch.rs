@@ -244,7 +244,7 @@ fn check(g: &Geometry, shared_bytes: usize) -> Result<()> {
 fn maps(args: &[Arg], memory: &[Aligned]) -> Result<Vec<TensorMap>> {
     let map = |a: &Arg| match a {
         Arg::Map(buffer, map) => Some(match memory.get(*buffer) {
-            Some(m) => Ok(map.at(m.address())),
+            Some(m) => Ok(map.from(m.address())),
             None => Err(no_buffer(*buffer)),
         }),
         _ => None,

@@ -140,11 +140,6 @@ impl TensorMap {
         TensorMap { base: self.base + bytes, ..self }
     }
 
-    /// The map of a tensor in a buffer at this address.
-    pub(super) fn at(&self, buffer: usize) -> TensorMap {
-        self.from(buffer)
-    }
-
     pub(super) fn is_valid(&self) -> bool {
         self.mark == MARK
     }

@@ -1,11 +1,9 @@
 //! Rows that are read several times, by one phase after the other: while a row is computed with, the next is asked for,
 //! so that the memory works all the time and not only during the phase that comes first.
 
+use super::slide::prefetch_near;
 use aic_ir::dim::{Dim, Sym};
 use aic_ir::kernel::{Expr, Stmt};
-
-/// The hint that a line is wanted in the cache next to the nearest.
-const NEAR: i64 = 2;
 
 /// Adds to the loops of the last phase that reads rows by the number of the parallel loop's iteration, with each vector
 /// of a row, the request for that of the next iteration's row.
@@ -32,8 +30,7 @@ fn ask_in(statements: &mut Vec<Stmt>, in_loop: bool, is_input: &dyn Fn(&Sym) -> 
     let is_first = |k: usize| !rows[..k].contains(&rows[k]);
     for (buffer, at) in (0..rows.len()).filter(|k| is_first(*k)).map(|k| &rows[k]) {
         let next = at.subst(&|s| (*s == iteration()).then(|| Dim::sym(s) + 1.into()));
-        let args = vec![Expr::load(buffer, next), Expr::int(NEAR)];
-        statements.push(Stmt::Call { name: "prefetch".into(), args });
+        statements.push(prefetch_near(buffer, next));
     }
     found || !rows.is_empty()
 }

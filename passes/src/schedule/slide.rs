@@ -23,7 +23,7 @@ use std::collections::HashMap;
 use std::ops::Range;
 use tile::Maker;
 
-pub(super) use tile::prefetch;
+pub(super) use tile::{prefetch, prefetch_near};
 
 /// Taps of a row that have loops of their own at the border.
 const MAX_TAPS: i64 = 16;

@@ -29,13 +29,6 @@ pub(super) struct Barrier {
     transfers: Vec<Transfer>,
 }
 
-impl Barrier {
-    /// Whether copies are on their way to it.
-    pub fn is_awaited(&self) -> bool {
-        !self.transfers.is_empty()
-    }
-}
-
 /// What threads do that only feed others, with its operands evaluated.
 #[derive(Clone)]
 pub(super) enum Step {
@@ -66,6 +59,11 @@ pub(super) fn is_parting(then: &[Stmt], other: &[Stmt]) -> bool {
 }
 
 impl Barrier {
+    /// Whether copies are on their way to it.
+    pub fn is_awaited(&self) -> bool {
+        !self.transfers.is_empty()
+    }
+
     /// Ends the phase, if all that it waits for is there or on its way, and gives the copies that it waited for.
     fn end(&mut self) -> Option<Vec<Transfer>> {
         if self.pending > 0 || self.bytes != 0 {

@@ -4,6 +4,7 @@ use super::super::Frame;
 use super::super::emit::{Emitter, Value, lane};
 use super::super::nest::{Flat, Nest};
 use super::super::reduce::{as_loops, finish, lanes_at, nested, read, register};
+use super::super::slide::prefetch_near;
 use super::{Ask, Part, Roles, dtype_of, pack};
 use aic_ir::compute::Axis;
 use aic_ir::dim::{Dim, Sym};
@@ -170,10 +171,8 @@ impl TileMaker<'_> {
             if *s == pack::column() { Some(0.into()) } else { first_term(s).or(axes.get(s).cloned()) }
         };
         let begin = address.subst(&at) + ask.first.clone() + term * ask.share.into();
-        let call = |line: i64| {
-            let line = Expr::load(&self.nest.inputs[*input].name, begin.clone() + line.into());
-            Stmt::Call { name: "prefetch".into(), args: vec![line, Expr::int(2)] }
-        };
+        let name = &self.nest.inputs[*input].name;
+        let call = |line: i64| prefetch_near(name, begin.clone() + line.into());
         (0..ask.share).step_by(ask.line as usize).map(call).collect()
     }
 }

@@ -297,10 +297,7 @@ impl Tile<'_> {
         let begin = begin.subst(&at) + (ahead * pack).into() + before * share.into();
         let buffer = &self.nest.inputs[*input];
         let line = LINE_BYTES / buffer.dtype.size() as i64;
-        let ask = |k: i64| {
-            let line = Expr::load(&buffer.name, begin.clone() + k.into());
-            Stmt::Call { name: "prefetch".into(), args: vec![line, Expr::int(2)] }
-        };
+        let ask = |k: i64| prefetch_near(&buffer.name, begin.clone() + k.into());
         (0..share).step_by(line as usize).map(ask).collect()
     }
 
@@ -344,6 +341,11 @@ fn multiply_add(e: &Emitter, a: Value, b: Value, c: Value) -> Value {
 /// Asks for an element's line, to be there soon.
 pub fn prefetch(buffer: &Sym, at: Dim) -> Stmt {
     Stmt::Call { name: "prefetch".into(), args: vec![Expr::load(buffer, at)] }
+}
+
+/// Asks for an element's line, to be in the cache next to the nearest later on.
+pub fn prefetch_near(buffer: &Sym, at: Dim) -> Stmt {
+    Stmt::Call { name: "prefetch".into(), args: vec![Expr::load(buffer, at), Expr::int(2)] }
 }
 
 /// The axes with one more.

@@ -11,7 +11,7 @@ use super::contract::{MOST, Shape};
 use super::nest::{Arrays, Nest};
 use super::phase::{Phase, phases};
 use super::reduce::{lanes_at, read, register};
-use super::slide::{even, prefetch};
+use super::slide::{even, prefetch, prefetch_near};
 use super::space::{Field, Knob, Prediction};
 use aic_ir::compose::compose;
 use aic_ir::compute::{Compute, Source, Stage};
@@ -138,7 +138,8 @@ impl Plan {
         let cache = target.second_cache_bytes();
         // Filters that no cache keeps are read once for each block.
         let domain = (self.op.tile as i64 + 2).pow(2);
-        let is_streamed = 4 * domain * self.channels * self.filters > cache;
+        let bytes = 4 * domain * self.channels * self.filters;
+        let is_streamed = bytes > cache;
         let tiles = if is_streamed { 2 * TILES } else { TILES };
         let wanted = (tiles / self.tile_columns).clamp(1, self.tile_rows);
         let count = (self.tile_rows + wanted - 1) / wanted;
@@ -150,7 +151,7 @@ impl Plan {
         let parts = if rows >= self.tile_rows && panels % 2 == 0 { 2 } else { 1 };
         let s = Schedule::new(Class::Winograd, lanes as u32);
         // Fewer stay in the cache from block to block.
-        let asks = 8 * domain * self.channels * self.filters > cache;
+        let asks = 2 * bytes > cache;
         Some(Schedule {
             mr: mr as u32,
             nr: nr as u32,
@@ -464,10 +465,7 @@ impl Product<'_> {
             unroll(&j, self.vectors, load),
             unroll(&i, self.rows, vec![bound, unroll(&j, self.vectors, vec![sum])]),
         ];
-        term.extend(self.ask.iter().map(|at| {
-            let args = vec![Expr::load(self.matrix.0, at.clone()), Expr::int(2)];
-            Stmt::Call { name: "prefetch".into(), args }
-        }));
+        term.extend(self.ask.iter().map(|at| prefetch_near(self.matrix.0, at.clone())));
         let at = self.results.1.clone() + Dim::sym(&i) * self.result_step.into() + column;
         let end = Stmt::store(self.results.0, lanes_at(at, self.lanes), vector(&acc, slot.clone()).expr);
         vec![
